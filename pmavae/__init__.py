@@ -1,0 +1,30 @@
+"""PMA-VAE: a small attention-free image autoencoder.
+
+    from pmavae import PMAVAE
+    vae = PMAVAE.from_pretrained("tiny")
+    latents = vae.encode(picture)
+    picture = vae.decode(latents)
+
+The names are loaded on first use, so that importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pmavae.autoencoder import PMAVAE
+    from pmavae.latents import Latents
+    from pmavae.presets import PRESETS
+
+__all__ = ["PMAVAE", "PRESETS", "Latents"]
+__version__ = "0.1.0"
+
+_HOMES = {"PMAVAE": "pmavae.autoencoder", "PRESETS": "pmavae.presets", "Latents": "pmavae.latents"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pmavae' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,121 @@
+"""PMAVAE: the autoencoder as its users hold it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from pmavae.config import MIN_SIZE, ModelConfig
+from pmavae.decoder import Decoder
+from pmavae.encoder import Encoder, Posterior
+from pmavae.errors import ImageError, WeightsError
+from pmavae.latents import Latents, padded
+from pmavae.weights import load_weights, resolve_weights, save_weights
+
+Picture = Tensor | Image.Image | np.ndarray[Any, Any]
+
+
+def to_tensor(image: Picture) -> Tensor:
+    """A picture as (B, 3, H, W) float32 in [0, 1].
+
+    Takes a tensor of that shape, a PIL picture, or a uint8 array (H, W, 3) or (B, H, W, 3).
+    Raises ImageError for other shapes and for sides under 16 px.
+    """
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("RGB"))
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3:
+            raise ImageError(f"expected a uint8 array (H, W, 3), got {image.dtype} {image.shape}")
+        pixels = torch.from_numpy(image.copy()).reshape(-1, *image.shape[-3:])
+        image = pixels.permute(0, 3, 1, 2).float() / 255
+    if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
+        raise ImageError(f"expected a float tensor (B, 3, H, W) in [0, 1], got {tuple(image.shape)}")
+    if min(image.shape[-2:]) < MIN_SIZE:
+        height, width = image.shape[-2:]
+        raise ImageError(f"{width}×{height} px is too small: both sides must be at least {MIN_SIZE} px")
+    return image
+
+
+def reflect_pad(picture: Tensor) -> Tensor:
+    """Extend (B, 3, H, W) at the bottom and right, by reflection, to multiples of 16."""
+    height, width = picture.shape[-2:]
+    return F.pad(picture, (0, padded(width) - width, 0, padded(height) - height), mode="reflect")
+
+
+class PMAVAE(nn.Module):
+    """Encoder and decoder of one preset.
+
+    `PMAVAE(PRESETS["tiny"])` is untrained; `PMAVAE.from_pretrained("tiny")` has the released
+    weights. `weights_id` and `weights_sha256` name the file they came from: latent files carry
+    them, because latents mean something only to the weights that made them.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.weights_id = "untrained"
+        self.weights_sha256 = ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.encoder.base_head.weight.device
+
+    @torch.no_grad()
+    def encode(self, image: Picture) -> Latents:
+        """The posterior means and log-variances of a batch of pictures; see `to_tensor`."""
+        picture = to_tensor(image).to(self.device)
+        height, width = picture.shape[-2:]
+        posterior: Posterior = self.encoder(reflect_pad(picture))
+        return Latents(
+            z_base=posterior.z_base,
+            z_detail=posterior.z_detail,
+            z_style=posterior.z_style,
+            height=height,
+            width=width,
+            logvar_base=posterior.logvar_base,
+            logvar_detail=posterior.logvar_detail,
+        )
+
+    @torch.no_grad()
+    def decode(self, latents: Latents) -> Tensor:
+        """(B, 3, height, width) in [0, 1]."""
+        latents = latents.to(self.device)
+        paint = bool(latents.z_style[:, -1].any())
+        picture: Tensor = self.decoder(latents.z_base, latents.z_detail, latents.z_style, paint=paint)
+        return picture[..., : latents.height, : latents.width].clamp(0, 1)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path) -> PMAVAE:
+        """Load a preset ("tiny"), a manifest id, a weights file, or a folder with model.safetensors.
+
+        The model is on the CPU in float32 and in evaluation mode. Raises WeightsError, in one
+        sentence, where the file is missing or damaged or does not fit its own configuration.
+        """
+        path, entry = resolve_weights(name_or_path)
+        loaded = load_weights(path)
+        if entry is not None and loaded.sha256 != entry.sha256:
+            raise WeightsError(f"{path} is damaged or was changed: its SHA-256 is not the manifest's")
+        model = cls(loaded.config)
+        try:
+            model.load_state_dict(loaded.state, strict=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise WeightsError(f"{path} does not fit preset {loaded.config.preset}: {reason}") from None
+        model.weights_id, model.weights_sha256 = loaded.id, loaded.sha256
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path, weights_id: str | None = None) -> Path:
+        """Write `model.safetensors` (fp16) into the folder; returns its path."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        path = Path(folder) / "model.safetensors"
+        save_weights(path, self.state_dict(), self.config, weights_id or self.weights_id)
+        return path

@@ -1,0 +1,115 @@
+"""The two blocks that every stage is made of, and the small parts they share.
+
+All modules map (B, C, H, W) to (B, C, H, W) and work on any H and W. Every residual branch ends
+in a projection that starts at zero, so that a new network is its linear shortcuts and training
+adds to them only what is not linear.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pmavae.ss2d import SS2D
+
+
+def zero_init(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """Make a layer start as the constant zero."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each position; free of charge in channels-last memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class SqueezeExcite(nn.Module):
+    """Scale each channel by a gate computed from the mean of the picture (arXiv 1709.01507)."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = max(4, channels // reduction)
+        self.gate = nn.Sequential(nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x.mean((2, 3)))[:, :, None, None]
+
+
+class FiLM(nn.Module):
+    """x * (1 + scale) + shift, both from the style code (arXiv 1709.07871); starts as identity."""
+
+    def __init__(self, channels: int, style_dim: int) -> None:
+        super().__init__()
+        self.to_scale_shift = zero_init(nn.Linear(style_dim, 2 * channels))
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        scale, shift = self.to_scale_shift(style)[:, :, None, None].chunk(2, dim=1)
+        return x * (1 + scale) + shift
+
+
+class MobileConv(nn.Module):
+    """Inverted residual: expand, depthwise convolution, squeeze-and-excite, project.
+
+    Without normalisation: at the fine strides where this block lives a norm costs as much as the
+    convolutions, and the zero start keeps so few layers stable without one. With a style code
+    the features are modulated after the depthwise convolution.
+    """
+
+    def __init__(
+        self, channels: int, *, expansion: int, se_reduction: int, style_dim: int = 0, kernel: int = 3
+    ) -> None:
+        super().__init__()
+        inner = channels * expansion
+        self.expand = nn.Conv2d(channels, inner, 1)
+        self.depthwise = nn.Conv2d(inner, inner, kernel, padding=kernel // 2, groups=inner)
+        self.film = FiLM(inner, style_dim) if style_dim else None
+        self.squeeze_excite = SqueezeExcite(inner, se_reduction)
+        self.project = zero_init(nn.Conv2d(inner, channels, 1))
+
+    def forward(self, x: Tensor, style: Tensor | None = None, amount: Tensor | float = 1.0) -> Tensor:
+        """x plus the branch, scaled by `amount` (a number or (B, 1, 1, 1))."""
+        y = self.depthwise(F.silu(self.expand(x)))
+        if self.film is not None:
+            y = self.film(y, style)
+        return x + amount * self.project(self.squeeze_excite(F.silu(y)))
+
+
+class ParallelMambaBlock(nn.Module):
+    """Local and global context side by side, then a channel MLP.
+
+        x = x + local(norm(x)) + ss2d(norm(x))     local: depthwise 3×3, SiLU, SE, pointwise
+        x = x + mlp(film(norm(x), style))
+    """
+
+    def __init__(
+        self, channels: int, *, mlp_ratio: float, se_reduction: int, d_state: int, style_dim: int = 0
+    ) -> None:
+        super().__init__()
+        hidden = int(channels * mlp_ratio)
+        self.norm1 = ChannelNorm(channels)
+        self.ss2d = SS2D(channels, d_state)
+        self.local = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+            nn.SiLU(),
+            SqueezeExcite(channels, se_reduction),
+            zero_init(nn.Conv2d(channels, channels, 1)),
+        )
+        self.norm2 = ChannelNorm(channels)
+        self.film = FiLM(channels, style_dim) if style_dim else None
+        self.mlp = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1), nn.SiLU(), zero_init(nn.Conv2d(hidden, channels, 1))
+        )
+        zero_init(self.ss2d.out_proj)
+
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        y = self.norm1(x)
+        x = x + self.local(y) + self.ss2d(y)
+        y = self.norm2(x)
+        if self.film is not None:
+            y = self.film(y, style)
+        return x + self.mlp(y)

@@ -1,0 +1,115 @@
+"""The decoder: latents become a picture, in the style that z_style tells."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pmavae.blocks import FiLM, MobileConv, ParallelMambaBlock, zero_init
+from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
+from pmavae.style import restore, split_style
+
+
+class Stage(nn.Module):
+    """The blocks of one stride, then its paint blocks, all modulated by the style code."""
+
+    def __init__(self, blocks: list[nn.Module], paint: list[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.paint = nn.ModuleList(paint)
+
+    def forward(self, x: Tensor, style: Tensor, amount: Tensor | None) -> Tensor:
+        for block in self.blocks:
+            x = block(x, style)
+        if amount is not None:
+            for block in self.paint:
+                x = block(x, style, amount)
+        return x
+
+
+class Decoder(nn.Module):
+    """z_base, z_detail and z_style to a picture (B, 3, H, W), about in [0, 1], not clamped.
+
+        z_base ── restore ─┬─ stage 16 ─ shuffle ─ stage 8 ─ shuffle ─ stage 4 ─ shuffle ─ stage 2 ─ shuffle ─┐
+        z_detail ─ restore ┼──────────────────────────┘                                                       │
+                           └── lapped linear maps: each latent paints a window that overlaps its neighbours ──┴─► +
+
+    `restore` puts the statistics of z_style back into the latents, so that a swapped z_style
+    reaches the linear maps as well as, through FiLM, every stage.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        c16, c8, c4, c2 = config.decoder_channels
+        n16, n8, n4, n2 = config.decoder_blocks
+        p16, p8, p4, p2 = config.paint_blocks
+        style_dim = config.style_hidden
+
+        def mamba(channels: int) -> nn.Module:
+            return ParallelMambaBlock(
+                channels,
+                mlp_ratio=config.decoder_mlp_ratio,
+                se_reduction=config.se_reduction,
+                d_state=config.d_state,
+                style_dim=style_dim,
+            )
+
+        def mobile(channels: int) -> nn.Module:
+            return MobileConv(
+                channels,
+                expansion=config.mobile_expansion,
+                se_reduction=config.se_reduction,
+                style_dim=style_dim,
+            )
+
+        def paint(channels: int, count: int) -> list[nn.Module]:
+            blocks = [
+                MobileConv(
+                    channels,
+                    expansion=config.paint_expansion,
+                    se_reduction=config.se_reduction,
+                    style_dim=style_dim,
+                    kernel=config.paint_kernel,
+                )
+                for _ in range(count)
+            ]
+            for block in blocks:  # styles must differ from the first step, or they all learn one brush
+                assert isinstance(block.film, FiLM)
+                nn.init.normal_(block.film.to_scale_shift.weight, std=0.5 * style_dim**-0.5)
+            return [*blocks]
+
+        def shuffle_up(c_in: int, c_out: int) -> nn.Module:
+            return nn.Sequential(nn.Conv2d(c_in, 4 * c_out, 1), nn.PixelShuffle(2))
+
+        self.style_code = nn.Sequential(nn.Linear(config.style_channels, style_dim), nn.SiLU())
+        self.base_in = nn.Conv2d(config.base_channels, c16, 3, padding=1)
+        self.detail_in = nn.Conv2d(config.detail_channels, c8, 3, padding=1)
+        self.stage16 = Stage([mamba(c16) for _ in range(n16)], paint(c16, p16))
+        self.stage8 = Stage([mamba(c8) for _ in range(n8)], paint(c8, p8))
+        self.stage4 = Stage([mobile(c4) for _ in range(n4)], paint(c4, p4))
+        self.stage2 = Stage([mobile(c2) for _ in range(n2)], paint(c2, p2))
+        self.up8, self.up4, self.up2 = shuffle_up(c16, c8), shuffle_up(c8, c4), shuffle_up(c4, c2)
+        self.out = nn.Sequential(zero_init(nn.Conv2d(c2, 12, 3, padding=1)), nn.PixelShuffle(2))
+
+        # kernel = 1.5 and 2 strides: the windows of neighbours overlap, so no block grid shows
+        self.lapped_base = nn.ConvTranspose2d(
+            config.base_channels, 3, 24, stride=BASE_STRIDE, padding=4, bias=False
+        )
+        self.lapped_detail = nn.ConvTranspose2d(
+            config.detail_channels, 3, 16, stride=DETAIL_STRIDE, padding=4, bias=False
+        )
+
+    def forward(self, z_base: Tensor, z_detail: Tensor, z_style: Tensor, paint: bool = True) -> Tensor:
+        """`paint=False` skips the paint blocks: right, and faster, where every amount is 0."""
+        base_stats, detail_stats, _, amount = split_style(z_style.float(), self.config)
+        base, detail = restore(z_base, base_stats), restore(z_detail, detail_stats)
+        with torch.autocast(z_base.device.type, enabled=False):
+            linear = self.lapped_base(base) + self.lapped_detail(detail)  # (B, 3, H, W)
+        style = self.style_code(z_style.flatten(1))  # (B, style_hidden)
+        gate = amount[:, :, None, None] if paint else None
+        x = self.stage16(self.base_in(base), style, gate)
+        x = self.stage8(self.up8(x) + self.detail_in(detail), style, gate)
+        x = self.stage4(self.up4(x), style, gate)
+        x = self.stage2(self.up2(x), style, gate)
+        return linear + self.out(x).float() + 0.5

@@ -1,0 +1,5 @@
+"""The recurrence of the selective state space model, along four directions of an image."""
+
+from pmavae.scan.operator import directional_scan, register_backend
+
+__all__ = ["directional_scan", "register_backend"]

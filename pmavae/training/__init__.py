@@ -1,0 +1,1 @@
+"""Making weights: the corpus, the linear start, the losses and the loop."""

@@ -1,0 +1,29 @@
+"""Reconstruction quality on a folder of pictures, as the product would give it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pmavae.autoencoder import PMAVAE
+
+SUFFIXES = {".png", ".jpg", ".jpeg"}
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:  # type: ignore[type-arg]
+    """Peak signal-to-noise ratio of two uint8 pictures in dB, over all RGB values together."""
+    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def reconstruction_psnr(model: PMAVAE, folder: Path) -> dict[str, float]:
+    """PSNR of decode(encode(picture)), rounded to 8 bits, by file name."""
+    scores = {}
+    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
+        picture = np.asarray(Image.open(path).convert("RGB"))
+        decoded = model.decode(model.encode(picture))[0].permute(1, 2, 0)
+        scores[path.name] = psnr(picture, (decoded * 255).round().byte().numpy())
+    return scores
