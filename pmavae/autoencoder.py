@@ -101,9 +101,7 @@ class PMAVAE(nn.Module):
         sentence, where the file is missing or damaged or does not fit its own configuration.
         """
         path, entry = resolve_weights(name_or_path)
-        loaded = load_weights(path)
-        if entry is not None and loaded.sha256 != entry.sha256:
-            raise WeightsError(f"{path} is damaged or was changed: its SHA-256 is not the manifest's")
+        loaded = load_weights(path, entry)
         model = cls(loaded.config)
         try:
             model.load_state_dict(loaded.state, strict=True)

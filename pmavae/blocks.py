@@ -34,7 +34,9 @@ class SqueezeExcite(nn.Module):
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         hidden = max(4, channels // reduction)
-        self.gate = nn.Sequential(nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels), nn.Sigmoid())
+        self.gate = nn.Sequential(
+            nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels), nn.Sigmoid()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(x.mean((2, 3)))[:, :, None, None]
@@ -82,8 +84,8 @@ class MobileConv(nn.Module):
 class ParallelMambaBlock(nn.Module):
     """Local and global context side by side, then a channel MLP.
 
-        x = x + local(norm(x)) + ss2d(norm(x))     local: depthwise 3×3, SiLU, SE, pointwise
-        x = x + mlp(film(norm(x), style))
+    x = x + local(norm(x)) + ss2d(norm(x))     local: depthwise 3×3, SiLU, SE, pointwise
+    x = x + mlp(film(norm(x), style))
     """
 
     def __init__(

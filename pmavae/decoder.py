@@ -30,9 +30,9 @@ class Stage(nn.Module):
 class Decoder(nn.Module):
     """z_base, z_detail and z_style to a picture (B, 3, H, W), about in [0, 1], not clamped.
 
-        z_base ── restore ─┬─ stage 16 ─ shuffle ─ stage 8 ─ shuffle ─ stage 4 ─ shuffle ─ stage 2 ─ shuffle ─┐
-        z_detail ─ restore ┼──────────────────────────┘                                                       │
-                           └── lapped linear maps: each latent paints a window that overlaps its neighbours ──┴─► +
+        z_base ── restore ─┬─ stage 16 ─ shuffle ─ stage 8 ─ shuffle ─ stage 4 ─ shuffle ─ stage 2 ─ out ┐
+        z_detail ─ restore ┼──────────────────────────┘                                                  │
+                           └── lapped linear maps: a latent paints a window over its neighbours' ────────┴► +
 
     `restore` puts the statistics of z_style back into the latents, so that a swapped z_style
     reaches the linear maps as well as, through FiLM, every stage.

@@ -48,9 +48,9 @@ class StyleHead(nn.Module):
 class Encoder(nn.Module):
     """Picture in [0, 1], (B, 3, H, W) with H and W multiples of 16, to a `Posterior`.
 
-        picture ─ unshuffle ─ stage 2 ─ stage 4 ─ stage 8 ─ stage 16 ─► z_base
-           │                     └─────────┴────┬────┴─► z_detail └────► z_style
-           └── linear shortcuts (a PCA of 8×8 and 16×16 blocks) ──► added to z_detail and z_base
+    picture ─ unshuffle ─ stage 2 ─ stage 4 ─ stage 8 ─ stage 16 ─► z_base
+       │                     └─────────┴────┬────┴─► z_detail └────► z_style
+       └── linear shortcuts (a PCA of 8×8 and 16×16 blocks) ──► added to z_detail and z_base
     """
 
     def __init__(self, config: ModelConfig) -> None:

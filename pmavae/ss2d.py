@@ -73,7 +73,9 @@ class SS2D(nn.Module):
         with torch.autocast(u.device.type, enabled=False):
             u = u if u.dtype == torch.float64 else u.float()
             projected = F.linear(u, self.x_proj.flatten(0, 1).to(u.dtype))  # (B, H, W, 4 * (R + 2N))
-            projected = projected.unflatten(-1, (DIRECTIONS, -1)).permute(3, 0, 1, 2, 4)  # (4, B, H, W, R + 2N)
+            projected = projected.unflatten(-1, (DIRECTIONS, -1)).permute(
+                3, 0, 1, 2, 4
+            )  # (4, B, H, W, R + 2N)
             low_rank, B, C = projected.split((self.rank, self.d_state, self.d_state), dim=-1)
             delta = low_rank.flatten(1, 3) @ self.dt_proj.transpose(1, 2).to(u.dtype)  # (4, B*H*W, C)
             delta = F.softplus(delta + self.dt_bias[:, None])
@@ -82,8 +84,5 @@ class SS2D(nn.Module):
             decay = torch.exp(delta[..., None] * A)  # (4, B, H, W, C, N)
             drive = (delta * u)[..., None] * B[..., None, :]  # (4, B, H, W, C, N)
             h = directional_scan(decay.flatten(-2), drive.flatten(-2)).unflatten(-1, (-1, self.d_state))
-            if self.d_state == 1:
-                y = (h.squeeze(-1) * C).sum(0)  # (B, H, W, C)
-            else:
-                y = (h @ C[..., None]).squeeze(-1).sum(0)
+            y = (h * C[..., None, :]).sum((0, -1))  # (B, H, W, C)
             return y + u * self.D.sum(0)

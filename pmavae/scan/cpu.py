@@ -10,6 +10,8 @@ Raises ImportError where Numba, or a thread-safe threading layer for it, is miss
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 import torch
@@ -86,9 +88,9 @@ def _backward(grad_h, a, h, grad_a, grad_b, height, width):  # type: ignore[no-u
         grad_a[direction, item, here, first:last] = 0.0
 
 
-def _pixels(x: Tensor) -> NDArray:  # type: ignore[type-arg]
+def _pixels(x: Tensor) -> NDArray[Any]:
     """(4, B, H, W, M) as a NumPy view (4, B, H*W, M); copies only if x is not contiguous."""
-    array: NDArray = x.detach().contiguous().flatten(2, 3).numpy()  # type: ignore[type-arg]
+    array: NDArray[Any] = x.detach().contiguous().flatten(2, 3).numpy()
     return array
 
 
@@ -115,7 +117,7 @@ def scan_backward(grad_h: Tensor, a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]
 
 
 @njit(parallel=True, cache=True)
-def _probe(out: NDArray) -> None:  # type: ignore[type-arg]
+def _probe(out):  # type: ignore[no-untyped-def]
     for i in prange(out.shape[0]):
         out[i] = 1.0
 

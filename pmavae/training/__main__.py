@@ -20,7 +20,7 @@ import torch
 from pmavae.autoencoder import PMAVAE
 from pmavae.errors import PMAVAEError
 from pmavae.presets import PRESETS
-from pmavae.training.corpus import Corpus, build_cache, read_classes
+from pmavae.training.corpus import STYLE_SHARES, Corpus, build_cache, read_classes
 from pmavae.training.evaluation import reconstruction_psnr
 from pmavae.training.linear_start import fit_decoder, fit_encoder
 from pmavae.training.recipe import Recipe
@@ -72,7 +72,7 @@ def main() -> None:
     model = PMAVAE.from_pretrained(args.init_from) if args.init_from else PMAVAE(PRESETS[args.preset])
     if not args.init_from and not checkpoint.exists():
         linear_start(model, corpus)
-    trainer = Trainer(model, corpus, recipe)
+    trainer = Trainer(model, corpus, recipe, styles=Corpus(cache, STYLE_SHARES))
     if checkpoint.exists():
         trainer.state.load(checkpoint)
 
@@ -93,7 +93,9 @@ def main() -> None:
     trainer.average.save_pretrained(args.out, weights_id=f"{args.preset}-{args.out.name}-{until}")
     if args.evaluate:
         scores = reconstruction_psnr(trainer.average, args.evaluate)
-        print(f"PSNR {sum(scores.values()) / len(scores):.3f} dB over {len(scores)} pictures of {args.evaluate}")
+        print(
+            f"PSNR {sum(scores.values()) / len(scores):.3f} dB over {len(scores)} pictures of {args.evaluate}"
+        )
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-# Share of crops a class gets, whatever its number of files; classes not named share what is left.
+# Share of crops that a class gets, whatever its number of files: for pictures and for styles.
 CLASS_SHARES = {"photo": 0.5, "texture": 0.2, "painting": 0.12, "illustration": 0.08, "render": 0.1}
+STYLE_SHARES = {"photo": 0.05, "texture": 0.25, "painting": 0.45, "illustration": 0.2, "render": 0.05}
 FLAT_DEVIATION = 5.0  # of 255: a crop that varies less teaches nothing and is drawn again
 MIN_VIEW = 64  # px; a downscaled view smaller than this is not worth keeping
 
@@ -77,7 +78,7 @@ def read_classes(manifest: Path) -> dict[str, str]:
 class Corpus:
     """Random crops out of a cache, as a pure function of (seed, step): resuming needs no state."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, shares: dict[str, float] = CLASS_SHARES) -> None:
         self.pixels = np.memmap(cache, np.uint8, mode="r")
         self.views = [View(**row) for row in json.loads(cache.with_suffix(".json").read_text())]
         kinds = np.array([view.kind for view in self.views])
@@ -86,7 +87,7 @@ class Corpus:
         share = np.zeros(len(self.views))
         for kind in np.unique(kinds):
             chosen = kinds == kind
-            share[chosen] = CLASS_SHARES.get(str(kind), 0.1) * area[chosen] / area[chosen].sum()
+            share[chosen] = shares.get(str(kind), 0.1) * area[chosen] / area[chosen].sum()
         self.probability = share / share.sum()
 
     def batch(self, count: int, size: int, *, seed: int, step: int) -> Tensor:

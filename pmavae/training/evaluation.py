@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pmavae.autoencoder import PMAVAE
@@ -13,7 +14,7 @@ from pmavae.autoencoder import PMAVAE
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> float:  # type: ignore[type-arg]
+def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio of two uint8 pictures in dB, over all RGB values together."""
     error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)

@@ -24,7 +24,8 @@ def feature_loss(a: list[Tensor], b: list[Tensor]) -> Tensor:
     LPIPS without its learned weights (arXiv 1801.03924); 0 is equal, 2 is orthogonal twice over.
     """
     layers = [
-        (F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(1).mean() for x, y in zip(a, b, strict=True)
+        (F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(1).mean()
+        for x, y in zip(a, b, strict=True)
     ]
     return torch.stack(layers).mean()
 

@@ -15,6 +15,7 @@ class Recipe:
     crop: int = 128  # px, a multiple of 16
     learning_rate: float = 1e-3  # peak, for the network
     linear_rate: float = 0.03  # the linear maps learn this much slower: they start at an optimum
+    codec_rate: float = 1.0  # and everything but the paint blocks and the style head this much slower
     warmup: int = 200  # steps of linear warm-up
     weight_decay: float = 0.01
     clip: float = 1.0  # gradient norm
@@ -32,7 +33,6 @@ class Recipe:
     moments: float = 1.0
     wasserstein: float = 10.0
     content: float = 0.5
-    freeze_codec: bool = False  # train only what a swapped style uses: paint blocks and style head
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:

@@ -46,7 +46,8 @@ def moment_distance(a: list[Tensor], style: list[Tensor]) -> Tensor:
 def content_distance(a: list[Tensor], content: list[Tensor]) -> Tensor:
     """Squared distance of instance-normalised deep features: structure without palette; 0..4."""
     layers = [
-        (F.instance_norm(a[i].float()) - F.instance_norm(content[i].float())).square().mean() for i in CONTENT_LAYERS
+        (F.instance_norm(a[i].float()) - F.instance_norm(content[i].float())).square().mean()
+        for i in CONTENT_LAYERS
     ]
     return torch.stack(layers).mean()
 

@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,27 +13,33 @@ from torch import Tensor, nn
 
 from pmavae.autoencoder import PMAVAE
 from pmavae.encoder import Posterior
-from pmavae.style import join_style, mix_style, split_style
+from pmavae.style import join_style, split_style
+from pmavae.training.augmentation import augment_styles
 from pmavae.training.checkpoint import TrainingState
 from pmavae.training.corpus import Corpus
 from pmavae.training.losses import edge_loss, feature_loss, kl_loss, sample
-from pmavae.training.perceptual import EfficientNetLite0
+from pmavae.training.perceptual import EfficientNetLite
 from pmavae.training.recipe import Recipe
 from pmavae.training.style_losses import content_distance, gram_distance, moment_distance, sliced_wasserstein
 
 LINEAR = ("encoder.linear_", "decoder.lapped_")
-PAINT = (".paint.",)
+STYLE = (".paint.", ".style_head.")
+
+
+def rate(name: str, recipe: Recipe) -> float:
+    """How fast a parameter learns, relative to the recipe's learning rate."""
+    if name.startswith(LINEAR):
+        return recipe.linear_rate * recipe.codec_rate
+    return 1.0 if any(part in name for part in STYLE) else recipe.codec_rate
 
 
 def parameter_groups(model: PMAVAE, recipe: Recipe) -> list[dict[str, object]]:
-    """Linear maps at their own rate; no weight decay for biases, norms, A_log and D."""
+    """By rate and weight decay; none for biases, norms, linear maps, A_log and D."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if recipe.freeze_codec and not any(part in name for part in PAINT):
-            continue
-        scale = recipe.linear_rate if name.startswith(LINEAR) else 1.0
         exempt = parameter.dim() < 2 or name.endswith(("A_log", ".D", "dt_bias")) or name.startswith(LINEAR)
-        groups.setdefault((scale, 0.0 if exempt else recipe.weight_decay), []).append(parameter)
+        decay = 0.0 if exempt else recipe.weight_decay
+        groups.setdefault((rate(name, recipe), decay), []).append(parameter)
     return [
         {"params": parameters, "scale": scale, "weight_decay": decay}
         for (scale, decay), parameters in groups.items()
@@ -55,7 +60,7 @@ class Trainer:
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.corpus, self.styles, self.recipe = corpus, styles or corpus, recipe
         needs_features = recipe.features > 0 or recipe.style > 0
-        self.features = EfficientNetLite0() if needs_features else None
+        self.features = EfficientNetLite() if needs_features else None
         self.optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=0.0, betas=(0.9, 0.99))
         self.state = TrainingState(self.model, self.average, self.optimizer)
         self.skipped = 0  # steps whose gradient was not finite
@@ -87,24 +92,24 @@ class Trainer:
         else:
             self.skipped += 1
         self.state.step += 1
-        return report | {"step": step, "loss": float(loss), "grad_norm": float(norm), "skipped": self.skipped}
+        return report | {
+            "step": step,
+            "loss": float(loss.detach()),
+            "grad_norm": float(norm),
+            "skipped": self.skipped,
+        }
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The whole objective on the crops of one step."""
         recipe = self.recipe
         pictures = self.corpus.batch(recipe.batch, recipe.crop, seed=recipe.seed, step=step)
         if recipe.style > 0:
-            styles = self.styles.batch(recipe.batch, recipe.crop, seed=recipe.seed + 1, step=step)
-            pictures = torch.cat((pictures, styles))
+            styles = self.styles.batch(recipe.batch, 2 * recipe.crop, seed=recipe.seed + 1, step=step)
+            pictures = torch.cat((pictures, augment_styles(styles, recipe.crop)))
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
-            if recipe.freeze_codec:
-                with torch.no_grad():
-                    posterior = self.model.encoder(pictures)
-                total, report = pictures.new_zeros(()), {}
-            else:
-                posterior = self.model.encoder(pictures)
-                total, report = self._reconstruction(pictures, posterior, step)
+            posterior = self.model.encoder(pictures)
+            total, report = self._reconstruction(pictures, posterior, step)
             if recipe.style > 0:
                 swap, swap_report = self._style_swap(pictures, posterior)
                 total = total + recipe.style * swap
@@ -131,18 +136,23 @@ class Trainer:
             assert self.features is not None
             distance = feature_loss(self.features(decoded), self.features(pictures))
             total = total + recipe.features * distance
-            report["features"] = float(distance)
-        mse = float((decoded - pictures).square().mean())
-        return total, report | {"l1": float(l1), "psnr": -10 * math.log10(mse)}
+            report["features"] = float(distance.detach())
+        mse = float((decoded - pictures).detach().square().mean())
+        return total, report | {"l1": float(l1.detach()), "psnr": -10 * math.log10(mse)}
 
     def _style_swap(self, pictures: Tensor, posterior: Posterior) -> tuple[Tensor, dict[str, float]]:
-        """Decode the first half's latents in the second half's styles and judge the result."""
+        """Decode the first half's latents in the second half's styles and judge the result.
+
+        The codec's latents are detached: restyling must not change what they mean. Only the
+        learned numbers of z_style are taught by it.
+        """
         assert self.features is not None
-        recipe = self.recipe
+        recipe, config = self.recipe, self.model.config
         content, style = pictures.chunk(2)
-        content_style, other_style = posterior.z_style.chunk(2)
-        swapped = mix_style(content_style, [(other_style, 1.0)], 1.0)
-        painted = self.model.decoder(posterior.z_base.chunk(2)[0], posterior.z_detail.chunk(2)[0], swapped)
+        z_base, z_detail = (z.detach().chunk(2)[0] for z in (posterior.z_base, posterior.z_detail))
+        base, detail, learned, amount = split_style(posterior.z_style.chunk(2)[1], config)
+        swapped = join_style(base.detach(), detail.detach(), learned, torch.ones_like(amount))
+        painted = self.model.decoder(z_base, z_detail, swapped)
         with torch.no_grad():
             content_features, style_features = self.features(content), self.features(style)
         features = self.features(painted)
@@ -159,15 +169,10 @@ class Trainer:
         weights = recipe.to_dict()
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         outside = (painted - painted.clamp(0, 1)).abs().mean()  # what the final clamp would cut off
-        return total + outside, {name: float(part) for name, part in parts.items()}
+        return total + outside, {name: float(part.detach()) for name, part in parts.items()}
 
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.recipe.average_decay, (1 + self.state.step) / (10 + self.state.step))
         for average, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
             average.lerp_(current, 1 - decay)
-
-
-def continued(recipe: Recipe, **changes: object) -> Recipe:
-    """A recipe with some numbers changed."""
-    return replace(recipe, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,62 @@
+"""The selective scan: compiled kernel, torch loop, and one `exp` and one copy of the same data.
+
+    python benchmarks/scan.py [--lanes 512] [--steps 4096] [--threads 1]
+
+All are timed in turn in one process; read the ratios, not the milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from pmavae.scan import reference
+from pmavae.scan.operator import backend_for
+
+
+def milliseconds(function: Callable[[], object], runs: int) -> float:
+    """Median of `runs` timed calls after one that is not counted."""
+    function()
+    times = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return 1e3 * statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--lanes", type=int, default=512, help="independent recurrences")
+    parser.add_argument("--steps", type=int, default=4096, help="positions: a square picture's pixels")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    side = math.isqrt(args.steps)
+    a = torch.rand(4, 1, side, side, args.lanes // 4)
+    b, grad_h = torch.randn_like(a), torch.randn_like(a)
+    kernel = backend_for(a.device)
+    h = kernel.forward(a, b)
+    rows = {
+        "copy": milliseconds(lambda: a.clone(), 20),
+        "exp": milliseconds(lambda: a.exp(), 20),
+        "kernel, forward": milliseconds(lambda: kernel.forward(a, b), 20),
+        "kernel, backward": milliseconds(lambda: kernel.backward(grad_h, a, h), 20),
+        "torch loop, forward": milliseconds(lambda: reference.scan_forward(a, b), 3),
+        "torch loop, backward": milliseconds(lambda: reference.scan_backward(grad_h, a, h), 3),
+    }
+    print(f"{args.lanes} lanes × {side * side} steps, float32, {args.threads} thread(s)")
+    for name, time_ms in rows.items():
+        print(f"  {name:22s} {time_ms:9.2f} ms   {time_ms / rows['exp']:7.1f} × exp")
+    for direction in ("forward", "backward"):
+        ratio = rows[f"torch loop, {direction}"] / rows[f"kernel, {direction}"]
+        print(f"  the kernel is {ratio:.1f} × faster {direction} than the torch loop")
+
+
+if __name__ == "__main__":
+    main()

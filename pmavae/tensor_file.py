@@ -1,0 +1,276 @@
+"""Safetensors files: read as if they were hostile, written all or nothing.
+
+A safetensors file is an 8-byte little-endian length N, N bytes of JSON that describe the tensors,
+then the tensors' bytes without gaps. Latent files and weights files are both of this kind; what
+they add is a JSON object of their own under the metadata key "pmavae".
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import torch
+from torch import Tensor
+
+from pmavae.errors import PMAVAEError
+
+METADATA_KEY = "pmavae"
+MAX_HEADER_BYTES = 2**20  # hundreds of tensor names fit in a tenth of it; the rest is for ICC and EXIF
+MAX_DIMENSIONS = 8
+DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """Where one tensor lies in the data section, in bytes, and how to read it."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+class HeaderTooLargeError(ValueError):
+    """Names and metadata make a header that would not be read again."""
+
+
+class _Refused(Exception):
+    """Why a file is not read, as the rest of a sentence that starts with its name."""
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """An open file whose header is checked and whose tensors are not read yet."""
+
+    name: str
+    metadata: dict[str, str]
+    _error: type[PMAVAEError]
+    _specs: dict[str, _Spec]  # in the order of the data section
+    _stream: BinaryIO  # at the first byte of the data section
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor, by name."""
+        return {name: spec.shape for name, spec in self._specs.items()}
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise the caller's error: the file's name, then the reason."""
+        raise self._error(f"{self.name} {reason}")
+
+    def header(self, kind: str) -> dict[str, Any]:
+        """The JSON object under the metadata key "pmavae", of a file of this kind ("latent", "weights")."""
+        if METADATA_KEY not in self.metadata:
+            self.refuse(f"is a safetensors file but not a pmavae {kind} file")
+        try:
+            header = parse_json(self.metadata[METADATA_KEY])
+        except ValueError:
+            self.refuse("is damaged: its pmavae header is not valid JSON")
+        found = header.get("format") if isinstance(header, dict) else None
+        if found != kind:
+            self.refuse(f"is a safetensors file but not a pmavae {kind} file (its format is {found!r:.40})")
+        return dict(header)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Read every tensor, in the dtype of the file; to be called once."""
+        tensors = {}
+        for name, spec in self._specs.items():
+            data = bytearray(spec.end - spec.begin)
+            if self._stream.readinto(data) != len(data):  # type: ignore[attr-defined]
+                self.refuse("is truncated: it became shorter while it was read")
+            tensors[name] = torch.frombuffer(data, dtype=spec.dtype).reshape(spec.shape)
+        return tensors
+
+
+@contextmanager
+def open_tensor_file(
+    source: str | Path | bytes, *, name: str, error: type[PMAVAEError]
+) -> Iterator[TensorFile]:
+    """Open a safetensors file, or its bytes, and check its header and its size.
+
+    Memory for the tensors is taken by `TensorFile.tensors()` only, so that a caller can refuse a
+    file by its shapes and metadata first. `name` is what messages call the file. Raises `error`, in
+    one sentence, where the file cannot be read, is empty, truncated, followed by other bytes, not a
+    safetensors file, or holds a dtype other than F16, BF16 and F32.
+    """
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as stream:
+            # A pipe has no size to check the header against.
+            seekable = stream if stream.seekable() else io.BytesIO(stream.read())
+            specs, metadata = _read_header(seekable)
+            yield TensorFile(name, metadata, error, specs, seekable)
+    except _Refused as reason:
+        raise error(f"{name} {reason}") from None
+    except OSError as reason:
+        raise error(f"{name} cannot be read: {reason.strerror or reason}") from None
+
+
+def _read_header(stream: BinaryIO) -> tuple[dict[str, _Spec], dict[str, str]]:
+    """Check all that can be checked without reading a tensor; leave the stream at the data."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    if size == 0:
+        raise _Refused("is empty")
+    start = stream.read(9)
+    length = int.from_bytes(start[:8], "little")
+    if not looks_like_tensor_file(start):
+        raise _Refused("is not a safetensors file")
+    if size < 8 + length:
+        raise _Refused(f"is truncated: {size} bytes are there, its header alone needs {8 + length}")
+    try:
+        header = parse_json((start[8:] + stream.read(length - 1)).decode("utf-8"))
+    except ValueError:
+        raise _Refused("is not a safetensors file: its header is not valid JSON") from None
+    metadata = header.pop("__metadata__", {})
+    if not is_string_map(metadata):
+        raise _Refused("is damaged: its metadata is not a map of strings")
+    specs = {name: _spec(name, entry) for name, entry in header.items()}
+    specs = dict(sorted(specs.items(), key=lambda item: item[1].begin))
+    end = 0
+    for name, spec in specs.items():
+        if spec.begin != end:
+            raise _Refused(f"is damaged: tensor {name!r:.40} does not start where the one before it ends")
+        end = spec.end
+    expected = 8 + length + end
+    if size < expected:
+        raise _Refused(f"is truncated: {size} of {expected} bytes are there")
+    if size > expected:
+        raise _Refused(f"is damaged: {size - expected} bytes follow its last tensor")
+    return specs, metadata
+
+
+def _spec(name: str, entry: Any) -> _Spec:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise _Refused(f"is damaged: the description of tensor {name!r:.40} is not valid")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise _Refused(f"has tensor {name!r:.40} of dtype {dtype!r:.40}; only F16, BF16 and F32 are read")
+    # An empty tensor is of no use to any file here and would allow sizes beyond 64 bits beside its zero.
+    if not _is_int_list(shape, least=1) or len(shape) > MAX_DIMENSIONS:
+        raise _Refused(f"is damaged: the shape of tensor {name!r:.40} is not valid")
+    if not _is_int_list(offsets, least=0) or len(offsets) != 2:
+        raise _Refused(f"is damaged: the offsets of tensor {name!r:.40} are not valid")
+    begin, end = offsets
+    if end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
+        raise _Refused(f"is damaged: tensor {name!r:.40} does not have the bytes that its shape needs")
+    return _Spec(DTYPES[dtype], tuple(shape), begin, end)
+
+
+def _is_int_list(value: Any, least: int) -> bool:
+    return isinstance(value, list) and all(type(v) is int and v >= least for v in value)
+
+
+def looks_like_tensor_file(first_bytes: bytes) -> bool:
+    """Whether a file that starts with these bytes (at least 9) can be a safetensors file."""
+    length = int.from_bytes(first_bytes[:8], "little")
+    return first_bytes[8:9] == b"{" and 2 <= length <= MAX_HEADER_BYTES
+
+
+def parse_json(text: str) -> Any:
+    """JSON as its standard has it: no NaN, no key twice. Raises ValueError."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) != len(pairs):
+            raise ValueError("a key appears twice")
+        return found
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def is_string_map(value: Any) -> bool:
+    """Whether a JSON value is an object with nothing but strings in it."""
+    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+
+
+def is_label(value: Any) -> bool:
+    """Whether a JSON value is a short printable string, so that a message may quote it as it is."""
+    return isinstance(value, str) and 0 < len(value) <= 100 and value.isprintable()
+
+
+def is_sha256(value: Any) -> bool:
+    """Whether a JSON value is a SHA-256 in lowercase hexadecimal."""
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def raw_bytes(tensor: Tensor) -> bytes:
+    """The elements of a tensor, little-endian and in row-major order, as in a file."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """The same text for the same value: sorted keys, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def tensor_file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A whole safetensors file in memory; the same bytes for the same input.
+
+    Raises ValueError for a dtype other than float16, bfloat16 and float32, HeaderTooLargeError for
+    more than 1 MiB of names and metadata.
+    """
+    # Wider elements first, so that each tensor is aligned to its element size.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    data = []
+    offset = 0
+    for name, tensor in ordered:
+        if tensor.dtype not in _DTYPE_NAMES:
+            raise ValueError(f"tensor {name} is of type {tensor.dtype}, which a file cannot hold")
+        data.append(raw_bytes(tensor))
+        end = offset + len(data[-1])
+        header[name] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = to_json(header).encode("ascii")
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_BYTES:
+        raise HeaderTooLargeError(f"a header of {len(text)} bytes is more than {MAX_HEADER_BYTES}")
+    return b"".join([len(text).to_bytes(8, "little"), text, *data])
+
+
+def write_tensor_file(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, error: type[PMAVAEError]
+) -> None:
+    """Write a safetensors file, replacing one that is there; see `tensor_file_bytes`.
+
+    Raises `error` where it cannot be written; the path then holds what it held before.
+    """
+    write_atomically(path, tensor_file_bytes(tensors, metadata), error=error)
+
+
+def write_atomically(path: str | Path, data: bytes, *, error: type[PMAVAEError]) -> None:
+    """Write a file so that nobody ever sees half of it; raises `error`, naming it, where that fails."""
+    target = Path(os.path.realpath(path))  # a link stays a link
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        if target.exists() and not target.is_file():
+            # Renaming over a device such as /dev/null would replace the device.
+            target.write_bytes(data)
+            return
+        try:
+            with part.open("xb") as stream:
+                stream.write(data)
+            part.replace(target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as reason:
+        raise error(f"{path} cannot be written: {reason.strerror or reason}") from None

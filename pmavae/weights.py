@@ -1,0 +1,250 @@
+"""Weights files, the manifest of the released ones, and how a name becomes a file.
+
+A weights file is a safetensors file whose header says which architecture and which configuration
+its tensors belong to, so that it can be loaded without being told. Nothing else is ever read: no
+pickle, no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pmavae.config import ModelConfig
+from pmavae.errors import WeightsError
+from pmavae.tensor_file import (
+    METADATA_KEY,
+    TensorFile,
+    is_label,
+    is_sha256,
+    open_tensor_file,
+    parse_json,
+    to_json,
+    write_tensor_file,
+)
+
+ARCHITECTURE_VERSION = 1  # goes up when the same configuration gets other parameters or another meaning
+MANIFEST_VERSION = 1
+FOLDER_FILE = "model.safetensors"  # the weights file in a folder of weights
+MAX_WIDTH = 8192  # channels and blocks beyond it are an attack on memory, not a model
+
+
+@dataclass(frozen=True)
+class WeightsEntry:
+    """One row of the manifest: a weights file, and where it comes from."""
+
+    id: str
+    file: str  # its name in the weights folder
+    preset: str
+    task: str  # what it was trained for; "base" is the autoencoder itself
+    sha256: str
+    parameters: int
+    repo: str | None  # Hub repository and revision, where it is there too
+    revision: str | None
+    licence: str
+    data: str  # what it was trained on
+    recipe: dict[str, Any]  # the settings that made it
+    scores: dict[str, Any]  # what was measured, by name
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The released weights, in the order of the file."""
+
+    entries: tuple[WeightsEntry, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        """Read `manifest.json`; raises WeightsError naming the file, the row and what is wrong."""
+        try:
+            data = parse_json(path.read_text("utf-8"))
+        except OSError as reason:
+            raise WeightsError(f"{path} cannot be read: {reason.strerror or reason}") from None
+        except ValueError as reason:
+            raise WeightsError(f"{path} is not valid JSON: {reason}") from None
+        if not isinstance(data, dict) or not isinstance(rows := data.get("weights"), list):
+            raise WeightsError(f'{path} is not a weights manifest: it has no list "weights"')
+        if data.get("version") != MANIFEST_VERSION:
+            raise WeightsError(
+                f"{path} is of version {data.get('version')!r:.40}, this pmavae reads {MANIFEST_VERSION}"
+            )
+        entries = tuple(_entry(path, number, row) for number, row in enumerate(rows, 1))
+        ids = [entry.id for entry in entries]
+        if repeated := sorted({i for i in ids if ids.count(i) > 1}):
+            raise WeightsError(f"{path} lists {repeated[0]} more than once")
+        return cls(entries)
+
+    def find(self, name: str) -> WeightsEntry | None:
+        """The entry with this id, else the base weights of the preset with this name."""
+        for entry in self.entries:
+            if entry.id == name:
+                return entry
+        for entry in self.entries:
+            if entry.preset == name and entry.task == "base":
+                return entry
+        return None
+
+    def names(self) -> list[str]:
+        """Every name that `find` knows, presets first."""
+        presets = [entry.preset for entry in self.entries if entry.task == "base"]
+        return list(dict.fromkeys(presets + [entry.id for entry in self.entries]))
+
+
+def _entry(path: Path, number: int, row: Any) -> WeightsEntry:
+    known = {f.name for f in fields(WeightsEntry)}
+    if not isinstance(row, dict) or set(row) != known:
+        odd = sorted(set(row) ^ known) if isinstance(row, dict) else ["no object"]
+        raise WeightsError(f"{path}, entry {number}: missing or unknown fields: {', '.join(odd)}")
+    valid = {
+        **{key: is_label(row[key]) for key in ("id", "file", "preset", "task")},
+        **{key: row[key] is None or is_label(row[key]) for key in ("repo", "revision")},
+        **{key: isinstance(row[key], str) for key in ("licence", "data")},
+        **{key: isinstance(row[key], dict) for key in ("recipe", "scores")},
+        "sha256": is_sha256(row["sha256"]),
+        "parameters": type(row["parameters"]) is int and row["parameters"] > 0,
+    }
+    # A file elsewhere would not be in the wheel.
+    valid["file"] = valid["file"] and Path(row["file"]).name == row["file"]
+    if wrong := [key for key, fine in valid.items() if not fine]:
+        raise WeightsError(f"{path}, entry {number}: {wrong[0]} is not valid ({row[wrong[0]]!r:.80})")
+    return WeightsEntry(**row)
+
+
+def weights_folder() -> Path:
+    """Where the released weights are: inside an installed package, beside it in a source checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_weights"
+    return installed if installed.is_dir() else package.parent / "weights"
+
+
+def resolve_weights(name: str | Path) -> tuple[Path, WeightsEntry | None]:
+    """The file that a name stands for, and its manifest entry where it has one.
+
+    A name is an existing weights file, a folder that holds model.safetensors, an id of the manifest,
+    or a preset, which stands for its base weights. Raises WeightsError, listing the known names.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path, None
+    if (path / FOLDER_FILE).is_file():
+        return path / FOLDER_FILE, None
+    folder = weights_folder()
+    manifest = Manifest.load(folder / "manifest.json")
+    entry = manifest.find(str(name))
+    if entry is None:
+        raise WeightsError(
+            f"there are no weights {name}: it is no file, no folder with {FOLDER_FILE}, and not one of the "
+            f"released weights ({', '.join(manifest.names()) or 'none'})"
+        )
+    if not (folder / entry.file).is_file():
+        raise WeightsError(f"the weights {entry.id} are not at {folder / entry.file}: install pmavae again")
+    return folder / entry.file, entry
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """A weights file in memory."""
+
+    config: ModelConfig
+    state: dict[str, Tensor]  # float32, on the CPU
+    id: str
+    sha256: str  # of the file
+
+
+def load_weights(path: str | Path, entry: WeightsEntry | None = None) -> LoadedWeights:
+    """Read and check a weights file.
+
+    With a manifest entry, the file must be the very one that the entry describes. Raises
+    WeightsError, naming the file, where it is missing, damaged or changed, of another architecture
+    version, or holds values that are not finite.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as reason:
+        raise WeightsError(f"{path} cannot be read: {reason.strerror or reason}") from None
+    if entry is not None and sha256 != entry.sha256:
+        raise WeightsError(
+            f"{path} is damaged or was changed: its SHA-256 is {sha256[:8]}…, that of {entry.id} is "
+            f"{entry.sha256[:8]}…; install pmavae again"
+        )
+    with open_tensor_file(path, name=str(path), error=WeightsError) as file:
+        header = file.header("weights")
+        architecture = header.get("architecture")
+        if architecture != ARCHITECTURE_VERSION:
+            file.refuse(
+                f"is of architecture version {architecture!r:.40}, this pmavae has {ARCHITECTURE_VERSION}: "
+                "use the pmavae that made it, or newer weights"
+            )
+        config = _config(file, header)
+        state = file.tensors()
+        for name, tensor in state.items():
+            if not tensor.isfinite().all():
+                file.refuse(f"is damaged: {name!r:.80} has values that are not finite")
+    state = {name: tensor.float() for name, tensor in state.items()}
+    return LoadedWeights(config, state, header["id"], sha256)
+
+
+def save_weights(
+    path: str | Path,
+    state: Mapping[str, Tensor],
+    config: ModelConfig,
+    weights_id: str,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a weights file, atomically; the same bytes for the same input.
+
+    `dtype` is float16, bfloat16 or float32. Raises WeightsError, naming the file, where it cannot be
+    written or where a value is not finite in `dtype`.
+    """
+    if not is_label(weights_id):
+        raise WeightsError(
+            f"{path} was not written: {weights_id!r:.80} is no id (1 to 100 printable characters)"
+        )
+    tensors = {name: tensor.to(dtype) for name, tensor in state.items()}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            kind = str(dtype).removeprefix("torch.")
+            raise WeightsError(f"{path} was not written: {name} has values that are not finite in {kind}")
+    header = {
+        "format": "weights",
+        "architecture": ARCHITECTURE_VERSION,
+        "config": config.to_dict(),
+        "id": weights_id,
+    }
+    write_tensor_file(path, tensors, {METADATA_KEY: to_json(header)}, error=WeightsError)
+
+
+def _config(file: TensorFile, header: dict[str, Any]) -> ModelConfig:
+    """The configuration in a header, each field of its type and of a size that a model can have."""
+    if set(header) != {"format", "architecture", "config", "id"} or not is_label(header["id"]):
+        file.refuse("is damaged: its header is not valid")
+    if not isinstance(data := header["config"], dict):
+        file.refuse("is damaged: its configuration is not valid")
+    checks = {
+        "str": is_label,
+        "int": _is_width,
+        "float": lambda v: type(v) in (int, float) and 0 < v <= 64,
+        "tuple[int, int, int, int]": _is_width_list,
+    }
+    for f in fields(ModelConfig):
+        if f.name in data and not checks[str(f.type)](data[f.name]):
+            file.refuse(f"is damaged: its configuration has {f.name} = {data[f.name]!r:.40}")
+    try:
+        return ModelConfig.from_dict(data)
+    except ValueError as reason:
+        file.refuse(f"has a configuration that does not fit this pmavae: {reason!s:.200}")
+
+
+def _is_width(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MAX_WIDTH
+
+
+def _is_width_list(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_width, value))
