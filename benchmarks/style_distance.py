@@ -21,10 +21,10 @@ from torch import Tensor
 
 from pmavae import PMAVAE
 from pmavae.style import mix_style
+from pmavae.training.evaluation import picture_paths
 from pmavae.training.perceptual import EfficientNetLite
 from pmavae.training.style_losses import content_distance, gram_distance, moment_distance, sliced_wasserstein
 
-SUFFIXES = {".png", ".jpg", ".jpeg"}
 CELL = 256  # px, the longer side of a picture on the contact sheet
 
 
@@ -36,8 +36,7 @@ def read(path: Path, longer_side: int) -> Tensor:
 
 
 def pictures(folder: Path, longer_side: int) -> dict[str, Tensor]:
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-    return {path.stem: read(path, longer_side) for path in paths}
+    return {path.stem: read(path, longer_side) for path in picture_paths(folder)}
 
 
 def contact_sheet(rows: list[list[Tensor | None]]) -> Image.Image:

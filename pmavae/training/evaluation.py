@@ -20,10 +20,15 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
+def picture_paths(folder: Path) -> list[Path]:
+    """The pictures in a folder, by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
 def reconstruction_psnr(model: PMAVAE, folder: Path) -> dict[str, float]:
     """PSNR of decode(encode(picture)), rounded to 8 bits, by file name."""
     scores = {}
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
+    for path in picture_paths(folder):
         picture = np.asarray(Image.open(path).convert("RGB"))
         decoded = model.decode(model.encode(picture))[0].permute(1, 2, 0)
         scores[path.name] = psnr(picture, (decoded * 255).round().byte().numpy())

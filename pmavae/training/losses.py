@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,7 +20,7 @@ def edge_loss(a: Tensor, b: Tensor) -> Tensor:
     return F.conv2d(difference, kernels, padding=1).abs().mean()
 
 
-def feature_loss(a: list[Tensor], b: list[Tensor]) -> Tensor:
+def feature_loss(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Squared distance of unit-length feature vectors, averaged over positions and layers.
 
     LPIPS without its learned weights (arXiv 1801.03924); 0 is equal, 2 is orthogonal twice over.

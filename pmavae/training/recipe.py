@@ -32,7 +32,7 @@ class Recipe:
     gram: float = 1.0
     moments: float = 1.0
     wasserstein: float = 10.0
-    content: float = 0.5
+    content: float = 0.25
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:

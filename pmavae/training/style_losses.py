@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,12 +28,12 @@ def gram(x: Tensor) -> Tensor:
     return flat @ flat.transpose(1, 2) / flat.shape[2]
 
 
-def gram_distance(a: list[Tensor], style: list[Tensor]) -> Tensor:
+def gram_distance(a: Sequence[Tensor], style: Sequence[Tensor]) -> Tensor:
     """Relative squared distance of Gram matrices, averaged over layers; 0 is the same texture."""
     return torch.stack([_relative(gram(x) - gram(y), gram(y)) for x, y in zip(a, style, strict=True)]).mean()
 
 
-def moment_distance(a: list[Tensor], style: list[Tensor]) -> Tensor:
+def moment_distance(a: Sequence[Tensor], style: Sequence[Tensor]) -> Tensor:
     """Relative squared distance of channel means and deviations (AdaIN's style loss)."""
 
     def moments(x: Tensor) -> Tensor:
@@ -43,7 +45,7 @@ def moment_distance(a: list[Tensor], style: list[Tensor]) -> Tensor:
     ).mean()
 
 
-def content_distance(a: list[Tensor], content: list[Tensor]) -> Tensor:
+def content_distance(a: Sequence[Tensor], content: Sequence[Tensor]) -> Tensor:
     """Squared distance of instance-normalised deep features: structure without palette; 0..4."""
     layers = [
         (F.instance_norm(a[i].float()) - F.instance_norm(content[i].float())).square().mean()

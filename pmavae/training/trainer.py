@@ -86,7 +86,7 @@ class Trainer:
         loss.backward()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
-        if torch.isfinite(norm):
+        if torch.isfinite(norm + loss):  # either alone can hide the other: sign(nan) is 0
             self.optimizer.step()
             self._update_average()
         else:
@@ -108,16 +108,18 @@ class Trainer:
             pictures = torch.cat((pictures, augment_styles(styles, recipe.crop)))
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
+            with torch.no_grad():
+                features = self.features(pictures) if self.features else []
             posterior = self.model.encoder(pictures)
-            total, report = self._reconstruction(pictures, posterior, step)
+            total, report = self._reconstruction(pictures, features, posterior, step)
             if recipe.style > 0:
-                swap, swap_report = self._style_swap(pictures, posterior)
+                swap, swap_report = self._style_swap(pictures, features, posterior)
                 total = total + recipe.style * swap
                 report |= swap_report
         return total, report
 
     def _reconstruction(
-        self, pictures: Tensor, posterior: Posterior, step: int
+        self, pictures: Tensor, features: list[Tensor], posterior: Posterior, step: int
     ) -> tuple[Tensor, dict[str, float]]:
         recipe, config = self.recipe, self.model.config
         base, detail, learned, amount = split_style(posterior.z_style, config)
@@ -134,13 +136,15 @@ class Trainer:
         total = total + recipe.kl * min(1.0, step / recipe.kl_warmup) * kl
         if recipe.features > 0:
             assert self.features is not None
-            distance = feature_loss(self.features(decoded), self.features(pictures))
+            distance = feature_loss(self.features(decoded), features)
             total = total + recipe.features * distance
             report["features"] = float(distance.detach())
         mse = float((decoded - pictures).detach().square().mean())
         return total, report | {"l1": float(l1.detach()), "psnr": -10 * math.log10(mse)}
 
-    def _style_swap(self, pictures: Tensor, posterior: Posterior) -> tuple[Tensor, dict[str, float]]:
+    def _style_swap(
+        self, pictures: Tensor, features: list[Tensor], posterior: Posterior
+    ) -> tuple[Tensor, dict[str, float]]:
         """Decode the first half's latents in the second half's styles and judge the result.
 
         The codec's latents are detached: restyling must not change what they mean. Only the
@@ -148,23 +152,19 @@ class Trainer:
         """
         assert self.features is not None
         recipe, config = self.recipe, self.model.config
-        content, style = pictures.chunk(2)
+        style = pictures.chunk(2)[1]
         z_base, z_detail = (z.detach().chunk(2)[0] for z in (posterior.z_base, posterior.z_detail))
         base, detail, learned, amount = split_style(posterior.z_style.chunk(2)[1], config)
         swapped = join_style(base.detach(), detail.detach(), learned, torch.ones_like(amount))
         painted = self.model.decoder(z_base, z_detail, swapped)
-        with torch.no_grad():
-            content_features, style_features = self.features(content), self.features(style)
-        features = self.features(painted)
+        painted_features = [f.float() for f in self.features(painted)]
+        content_features, style_features = zip(*(f.float().chunk(2) for f in features), strict=True)
         with torch.autocast("cpu", enabled=False):
-            features, content_features, style_features = (
-                [f.float() for f in maps] for maps in (features, content_features, style_features)
-            )
             parts = {
-                "gram": gram_distance(features, style_features),
-                "moments": moment_distance(features, style_features),
+                "gram": gram_distance(painted_features, style_features),
+                "moments": moment_distance(painted_features, style_features),
                 "wasserstein": sliced_wasserstein(painted, style),
-                "content": content_distance(features, content_features),
+                "content": content_distance(painted_features, content_features),
             }
         weights = recipe.to_dict()
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()

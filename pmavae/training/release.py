@@ -1,0 +1,92 @@
+"""`python -m pmavae.training.release`: put a run's weights into the manifest, if they are better.
+
+    python -m pmavae.training.release runs/tiny --id tiny-2 --evaluate kodak24/ --data "…"
+
+Shipped weights are a ratchet: a file that reconstructs the evaluation pictures worse than the one
+it would replace is refused, and nothing is changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from pmavae.autoencoder import PMAVAE
+from pmavae.errors import PMAVAEError, WeightsError
+from pmavae.training.evaluation import reconstruction_psnr
+from pmavae.weights import save_weights, weights_folder
+
+SCORE = "psnr_kodak24"
+
+
+def release(
+    run: Path, weights_id: str, evaluate: Path, data: str, recipes: list[Path], tolerance: float, folder: Path
+) -> dict[str, object]:
+    """Write `folder/ID.safetensors` and its manifest row; returns the row.
+
+    Raises WeightsError where the mean PSNR is below that of the same preset's base weights by more
+    than `tolerance` dB.
+    """
+    model = PMAVAE.from_pretrained(run)
+    path, manifest_path = folder / f"{weights_id}.safetensors", folder / "manifest.json"
+    manifest = json.loads(manifest_path.read_text())
+    scores = reconstruction_psnr(model, evaluate)
+    mean = round(sum(scores.values()) / len(scores), 3)
+    replaced = [
+        row for row in manifest["weights"] if row["preset"] == model.config.preset and row["task"] == "base"
+    ]
+    for row in replaced:
+        if mean < row["scores"][SCORE] - tolerance:
+            raise WeightsError(
+                f"{run} has {mean} dB, {row['id']} has {row['scores'][SCORE]} dB: nothing was released"
+            )
+    save_weights(path, model.state_dict(), model.config, weights_id, torch.float16)
+    entry: dict[str, object] = {
+        "id": weights_id,
+        "file": path.name,
+        "preset": model.config.preset,
+        "task": "base",
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "repo": None,
+        "revision": None,
+        "licence": "MIT",
+        "data": data,
+        "recipe": {f"phase_{i}": json.loads(recipe.read_text()) for i, recipe in enumerate(recipes, 1)},
+        "scores": {SCORE: mean},
+    }
+    others = [row for row in manifest["weights"] if row not in replaced]
+    manifest_path.write_text(json.dumps({"version": 1, "weights": [entry, *others]}, indent=2) + "\n")
+    for row in replaced:
+        if row["file"] != path.name:
+            (folder / row["file"]).unlink(missing_ok=True)
+    return entry
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m pmavae.training.release", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("run", type=Path, help="folder with model.safetensors")
+    parser.add_argument("--id", required=True)
+    parser.add_argument("--evaluate", type=Path, required=True, help="the 24 Kodak pictures")
+    parser.add_argument("--data", required=True, help="what it was trained on, in a sentence")
+    parser.add_argument(
+        "--recipes", type=Path, nargs="*", default=[], help="recipe.json of every phase, in order"
+    )
+    parser.add_argument("--tolerance", type=float, default=0.0, help="dB that another gain is worth")
+    args = parser.parse_args()
+    row = release(args.run, args.id, args.evaluate, args.data, args.recipes, args.tolerance, weights_folder())
+    print(json.dumps(row, indent=2))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PMAVAEError as error:
+        sys.exit(f"pmavae: {error}")
