@@ -1,0 +1,1 @@
+"""The command line: tasks, their plugins, and the runner that reads, transforms and writes."""

@@ -1,0 +1,7 @@
+"""`python -m pmavae_cli` is `pmavae`."""
+
+import sys
+
+from pmavae_cli.main import main
+
+sys.exit(main())

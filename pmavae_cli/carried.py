@@ -1,0 +1,76 @@
+"""What comes with a picture beside its colours, and goes with its latents to the output.
+
+The form is that of a latent file's header: a map of strings, binary values in base64. A picture
+is given this form as soon as it is read, so that a detour through a latent file changes nothing.
+
+    mode   "L" for a greyscale picture
+    icc    the colour profile
+    exif   metadata; the orientation is applied and gone
+    alpha  transparency, as a greyscale PNG
+"""
+
+from __future__ import annotations
+
+import io
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+
+from PIL import Image
+
+from pmavae.errors import ImageError
+
+HEADER_BUDGET = 900_000  # characters; the header of a latent file ends at 1 MiB
+
+
+def pack(data: bytes) -> str:
+    """Bytes as a string."""
+    return b64encode(data).decode("ascii")
+
+
+def unpack(carried: Mapping[str, str], key: str) -> bytes | None:
+    """The bytes under a key, None where there are none; raises ImageError where they are damaged."""
+    if key not in carried:
+        return None
+    try:
+        return b64decode(carried[key], validate=True)
+    except ValueError:
+        raise ImageError(f"the {key} that the latents carry is damaged: encode the picture again") from None
+
+
+def pack_alpha(alpha: Image.Image) -> str:
+    """An "L" picture as a string."""
+    stream = io.BytesIO()
+    alpha.save(stream, "PNG")
+    return pack(stream.getvalue())
+
+
+def unpack_alpha(carried: Mapping[str, str]) -> Image.Image | None:
+    """The "L" picture under "alpha", None where there is none; raises ImageError where it is damaged."""
+    data = unpack(carried, "alpha")
+    if data is None:
+        return None
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as alpha:
+            return alpha.convert("L")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise ImageError("the alpha that the latents carry is damaged: encode the picture again") from None
+
+
+def fit_header(carried: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What of it fits the header of a latent file, and a note for all that had to give way."""
+    kept, notes = dict(carried), []
+    alpha = unpack_alpha(kept)
+    while alpha and _size(kept) > HEADER_BUDGET and min(alpha.size) > 1:
+        alpha = alpha.resize((alpha.width // 2, alpha.height // 2), Image.Resampling.BOX)
+        kept["alpha"] = pack_alpha(alpha)
+    if kept.get("alpha") != carried.get("alpha"):
+        notes.append("its transparency is too large for a latent file and is kept at a lower resolution")
+    for key, what in (("exif", "EXIF metadata"), ("icc", "colour profile")):
+        if key in kept and _size(kept) > HEADER_BUDGET:
+            del kept[key]
+            notes.append(f"its {what} is too large for a latent file and is left out")
+    return kept, notes
+
+
+def _size(carried: Mapping[str, str]) -> int:
+    return sum(map(len, carried.values()))

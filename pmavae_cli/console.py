@@ -1,0 +1,81 @@
+"""What a run says: results on stdout, everything else on stderr, one line each."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+
+def one_line(text: str) -> str:
+    """Text with line breaks and control characters made visible, so that a message is one line."""
+    flat = " ".join(text.splitlines())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in flat)
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    click.echo(f"pmavae: {one_line(message)}", err=True)
+
+
+def print_json(row: dict[str, Any]) -> None:
+    """One object on one line of stdout."""
+    click.echo(json.dumps(row))
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Rows in aligned columns on stdout."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
+
+
+@dataclass
+class Console:
+    """The voice of one run, as its options have it."""
+
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
+    debug: bool = False
+
+    def note(self, message: str) -> None:
+        """Something that the user should know; not said with -q."""
+        if not self.quiet:
+            say(message)
+
+    def detail(self, message: str) -> None:
+        """Something that only -v asks for."""
+        if self.verbose:
+            say(message)
+
+    def result(self, row: dict[str, Any]) -> None:
+        """An output that was written: its path, or with --json the whole row."""
+        if self.json:
+            print_json(row)
+        elif row["output"] != "-":
+            # The very bytes of the name, for the next program in the pipe.
+            click.echo(os.fsencode(row["output"]))
+
+    def skipped(self, name: str, output: str, task: str) -> None:
+        """An output that was there already."""
+        self.detail(f"{output} exists, {name} is skipped")
+        if self.json:
+            print_json({"input": name, "output": output, "task": task, "status": "skipped"})
+
+    def failure(self, name: str, task: str, error: Exception) -> None:
+        """One input that failed, in one sentence that has its name."""
+        message = str(error) or type(error).__name__
+        if not message.startswith(name):
+            message = f"{name}: {message}"
+        say(message)
+        if self.debug:
+            traceback.print_exception(error)
+        if self.json:
+            print_json({"input": name, "task": task, "status": "failed", "error": one_line(message)})

@@ -1,0 +1,62 @@
+"""The file formats that are read and written, and what each can hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of an output."""
+
+    name: str
+    suffixes: tuple[str, ...]  # the first is the usual one
+    pillow: str  # Pillow's name; empty for latent files
+    alpha: bool = False
+    grey: bool = False
+    icc: bool = False
+    exif: bool = False
+    max_side: int = 2**20  # pixels
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a file of this format holds pixels, not latents."""
+        return bool(self.pillow)
+
+
+PNG = Format("png", (".png",), "PNG", alpha=True, grey=True, icc=True, exif=True)
+LATENTS = Format("safetensors", (".safetensors",), "")
+FORMATS = (
+    PNG,
+    Format("jpg", (".jpg", ".jpeg"), "JPEG", grey=True, icc=True, exif=True, max_side=65_500),
+    Format("webp", (".webp",), "WEBP", alpha=True, icc=True, exif=True, max_side=16_383),
+    Format("tiff", (".tif", ".tiff"), "TIFF", alpha=True, grey=True, icc=True, exif=True),
+    Format("bmp", (".bmp",), "BMP", grey=True),
+    LATENTS,
+)
+
+# Every other reader of Pillow stays shut: some run other programs, many are rarely fuzzed.
+READABLE = tuple(f.pillow for f in FORMATS if f.is_image)
+READABLE_NAMES = "JPEG, PNG, WebP, TIFF or BMP"
+
+_BY_SUFFIX = {suffix: f for f in FORMATS for suffix in f.suffixes}
+FORMAT_NAMES = tuple(suffix[1:] for suffix in _BY_SUFFIX)
+SUFFIXES = frozenset(_BY_SUFFIX)
+
+_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"RIFF")
+
+
+def format_of(path: Path) -> Format | None:
+    """The format that a file's suffix stands for, None for a suffix that is not known."""
+    return _BY_SUFFIX.get(path.suffix.lower())
+
+
+def format_named(name: str) -> Format:
+    """The format of `--format NAME`, one of FORMAT_NAMES."""
+    return _BY_SUFFIX[f".{name}"]
+
+
+def starts_like_a_picture(first_bytes: bytes) -> bool:
+    """Whether a file that cannot be opened was meant to be a picture, and so is damaged."""
+    return first_bytes.startswith(_SIGNATURES)

@@ -1,0 +1,114 @@
+"""From the INPUT arguments to files: folders, globs, stdin."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pmavae.errors import PMAVAEError
+from pmavae_cli.formats import SUFFIXES
+
+STDIN = "-"
+
+
+class InputError(PMAVAEError):
+    """An input that is not there, or not of a kind that can be read."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One picture or latent file to read."""
+
+    name: str  # what messages call it
+    path: Path | None  # None for stdin
+
+    @property
+    def stem(self) -> str:
+        """What outputs are named after."""
+        return self.path.stem if self.path else "stdin"
+
+
+@dataclass
+class Inputs:
+    """What the arguments stand for."""
+
+    sources: list[Source] = field(default_factory=list)
+    failures: list[tuple[str, InputError]] = field(default_factory=list)  # argument, reason
+    many: bool = False  # even where a folder or glob happens to give one file
+
+
+def find_inputs(arguments: Sequence[str], own_outputs: Callable[[Path], Iterable[Path]]) -> Inputs:
+    """Expand arguments in their order; an argument that gives nothing becomes a failure.
+
+    `own_outputs` gives the files that a run would write beside a file: in a folder these are
+    left out, so that a second run does not take the results of the first for new pictures.
+    """
+    inputs = Inputs(many=len(arguments) > 1)
+    for argument in arguments:
+        try:
+            found, is_group = _expand(argument, own_outputs)
+        except InputError as error:
+            inputs.failures.append((argument, error))
+        else:
+            inputs.sources += found
+            inputs.many |= is_group
+    return inputs
+
+
+def single_input(argument: str, what: str) -> Source:
+    """The one file that an argument names; `what` is the argument's place in the usage line."""
+    if argument == STDIN:
+        return Source("stdin", None)
+    if stat.S_ISDIR(_mode(argument)):
+        raise InputError(f"{argument} is a folder: {what} must be one picture or latent file")
+    return Source(argument, Path(argument))
+
+
+def _expand(argument: str, own_outputs: Callable[[Path], Iterable[Path]]) -> tuple[list[Source], bool]:
+    """The files of an argument, and whether it names a group of files."""
+    if argument == STDIN:
+        return [Source("stdin", None)], False
+    # A file may well be called "[1].jpg": a pattern is what does not exist.
+    if glob.has_magic(argument) and not os.path.lexists(argument):
+        matches = map(Path, glob.iglob(argument, recursive=True))  # noqa: PTH207, absolute patterns too
+        files = [path for path in matches if not path.is_dir()]
+        if not files:
+            raise InputError(f"{argument} matches no file: check the pattern")
+    elif stat.S_ISDIR(_mode(argument)):
+        try:
+            files = [path for path in Path(argument).iterdir() if _is_candidate(path)]
+        except OSError as reason:
+            raise InputError(f"{argument} cannot be read: {reason.strerror}") from None
+        written = {output for path in files for output in own_outputs(path)}
+        files = [path for path in files if path not in written]
+        if not files:
+            raise InputError(f"{argument} has no pictures or latent files in it: name another folder")
+    else:
+        return [Source(argument, Path(argument))], False
+    return [Source(str(path), path) for path in sorted(files, key=_natural)], True
+
+
+def _mode(argument: str) -> int:
+    if not argument:
+        raise InputError("an input has an empty name: leave it out, or write . for this folder")
+    try:
+        return Path(argument).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{argument} does not exist: check its name and folder") from None
+    except OSError as reason:
+        raise InputError(f"{argument} cannot be read: {reason.strerror}") from None
+
+
+def _is_candidate(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    """A sort key that puts photo-9 before photo-10."""
+    parts = re.split(r"([0-9]+)", str(path).casefold())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

@@ -1,0 +1,102 @@
+"""The command `pmavae`: its groups of commands, and how a run ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+import click
+
+from pmavae import __version__
+from pmavae.errors import PMAVAEError
+from pmavae_cli.commands.info import info
+from pmavae_cli.commands.plugins import plugins
+from pmavae_cli.console import say
+from pmavae_cli.plugin_manager import Registry, load_plugins
+from pmavae_cli.task_command import task_command
+
+EPILOG = "pmavae COMMAND --help tells more. Tasks chain through latent files (.safetensors)."
+
+
+class Commands(click.Group):
+    """Lists tasks first, then the other commands."""
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(
+            "pmavae",
+            help="Restyle and rebuild pictures with a small autoencoder.",
+            epilog=EPILOG,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+        self._tasks = [task_command(task) for task in registry.tasks.values()]
+        self._others: list[click.Command] = [info, plugins]
+        for command in (*self._tasks, *self._others):
+            self.add_command(command)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the help."""
+        return [command.name or "" for command in (*self._tasks, *self._others)]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Two lists of commands."""
+        for title, commands in (("Tasks", self._tasks), ("Commands", self._others)):
+            rows = [(command.name or "", command.get_short_help_str(100)) for command in commands]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+def build_cli(registry: Registry) -> click.Group:
+    """The whole command line, with the tasks of a registry."""
+    cli = Commands(registry)
+    return click.version_option(__version__, prog_name="pmavae", message="%(prog)s %(version)s")(cli)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status, and leaves no traceback unless asked to."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    with warnings.catch_warnings():
+        # Libraries warn their callers; a user can do nothing about it.
+        if "--debug" not in arguments:
+            warnings.simplefilter("ignore")
+        return _main(arguments)
+
+
+def _main(arguments: list[str]) -> int:
+    try:
+        registry = load_plugins()
+        # A shell that asks for completions shows stderr in the middle of what is being typed.
+        if arguments[:1] != ["plugins"] and "_PMAVAE_COMPLETE" not in os.environ:
+            _report(registry)
+        status = build_cli(registry).main(arguments, prog_name="pmavae", standalone_mode=False, obj=registry)
+        return int(status or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        say("interrupted")
+        return 130
+    except PMAVAEError as error:
+        return _failed(arguments, str(error), error)
+    except Exception as error:
+        return _failed(
+            arguments,
+            f"unexpected error: {type(error).__name__}: {error}; run again with --debug for the traceback",
+            error,
+        )
+
+
+def _failed(arguments: list[str], message: str, error: Exception) -> int:
+    # Not from the parsed options: the error may be older than these.
+    if "--debug" in arguments:
+        traceback.print_exception(error)
+    say(message)
+    return 1
+
+
+def _report(registry: Registry) -> None:
+    for plugin in registry.plugins:
+        for error in plugin.errors:
+            say(f"plugin {plugin.name} ({plugin.origin} {plugin.version}) is broken and skipped: {error}")

@@ -1,0 +1,174 @@
+"""Reading a picture file that nobody vouches for."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.ExifTags import Base
+
+from pmavae.config import MIN_SIZE
+from pmavae.errors import ImageError
+from pmavae_cli.carried import pack, pack_alpha
+from pmavae_cli.formats import READABLE, READABLE_NAMES, starts_like_a_picture
+
+# What Pillow raises for a file that is damaged, as its own fuzz test has it.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    MemoryError,
+    ValueError,
+    NotImplementedError,
+    OverflowError,
+    Image.DecompressionBombError,
+)
+_GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"})
+_COLOUR = frozenset({"RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "HSV"})
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_NO_EXIF = Image.Exif().tobytes()
+# The first directory of EXIF is that of TIFF, where these tags tell of the picture and the others
+# of the layout of the file it came in, which does not describe the output.
+_LAYOUT = range(254, 533)
+_DESCRIPTION = frozenset(
+    (
+        Base.DocumentName,
+        Base.ImageDescription,
+        Base.Make,
+        Base.Model,
+        Base.XResolution,
+        Base.YResolution,
+        Base.ResolutionUnit,
+        Base.Software,
+        Base.DateTime,
+        Base.Artist,
+        Base.HostComputer,
+    )
+)
+_OTHER_METADATA = frozenset((700, 33723, 34377, 34675))  # XMP, IPTC, Photoshop and ICC in a TIFF file
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The first frame of a picture file, upright."""
+
+    pixels: Image.Image  # "RGB"
+    carried: dict[str, str]  # see carried.py
+    notes: tuple[str, ...]  # what of the file is not used
+
+
+def read_picture(stream: BinaryIO, name: str) -> Picture:
+    """Read an open, seekable file; raises ImageError, in one sentence that starts with the name."""
+    first_bytes = stream.read(16)
+    if not first_bytes:
+        raise ImageError(f"{name} is empty: copy it again from where it came")
+    stream.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(stream, formats=READABLE) as image:
+                return _convert(image, name)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise ImageError(f"{name} has more than {limit} million pixels: make it smaller first") from None
+    except UnidentifiedImageError:
+        if starts_like_a_picture(first_bytes):
+            raise ImageError(f"{name} is damaged or truncated: copy it again from where it came") from None
+        raise ImageError(
+            f"{name} is neither a picture ({READABLE_NAMES}) nor a latent file: "
+            "convert it to one of these first"
+        ) from None
+    except MemoryError:
+        raise ImageError(f"{name} needs more memory than there is: make it smaller first") from None
+    except UNREADABLE as reason:
+        raise ImageError(
+            f"{name} is damaged or truncated ({reason}): copy it again from where it came"
+        ) from None
+
+
+def _convert(image: Image.Image, name: str) -> Picture:
+    if min(image.size) < MIN_SIZE:
+        raise ImageError(
+            f"{name} is {image.width}×{image.height} px, and both sides must be at least {MIN_SIZE} px: "
+            "make it larger first"
+        )
+    if image.mode not in _GREY | _COLOUR:
+        raise ImageError(f"{name} has pixels of kind {image.mode}: convert it to 8-bit RGB first")
+    notes = []
+    frames = getattr(image, "n_frames", 1)
+    # A phone's JPEG may hold previews of the same picture as further frames.
+    if frames > 1 and image.format != "MPO":
+        notes.append(f"the first of its {frames} frames is used")
+    image.load()
+    carried: dict[str, str] = {}
+    profile: bytes = image.info.get("icc_profile") or b""
+    orientation, exif = _metadata(image)
+    if orientation in _TURNS:
+        image = image.transpose(_TURNS[orientation])
+    if image.mode.startswith("I"):
+        notes.append("it has 16 bits a pixel, of which 8 are used")
+        image = _eight_bits(image)
+    if image.mode in _GREY:
+        carried["mode"] = "L"
+    if image.mode == "CMYK":
+        image, profile = _from_cmyk(image, profile), b""
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        carried["alpha"] = pack_alpha(image.getchannel("A"))
+    if profile[16:20] in (b"RGB ", b"GRAY"):
+        carried["icc"] = pack(profile)
+    if exif:
+        carried["exif"] = pack(exif)
+    return Picture(image.convert("RGB"), carried, tuple(notes))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.float32).clip(0, 65535)
+    return Image.fromarray((values / 257).round().astype(np.uint8))
+
+
+def _from_cmyk(image: Image.Image, profile: bytes) -> Image.Image:
+    """Ink to light: by the picture's own profile, to sRGB, where it has a sound one."""
+    if profile[16:20] == b"CMYK":
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            if converted is not None:
+                return converted
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            pass
+    return image.convert("RGB")
+
+
+def _metadata(image: Image.Image) -> tuple[int, bytes]:
+    """The orientation tag, and the EXIF data without it and without what describes the file.
+
+    Metadata that cannot be parsed is no reason to refuse the pixels.
+    """
+    try:
+        exif = image.getexif()
+        orientation = exif.get(Base.Orientation, 1)
+        for tag in list(exif):
+            if (tag in _LAYOUT and tag not in _DESCRIPTION) or tag in _OTHER_METADATA:
+                del exif[tag]
+        # Directories within it, such as GPS, count as well, and are not among its own tags.
+        data = exif.tobytes()
+        return orientation, data if len(data) > len(_NO_EXIF) else b""
+    except (*UNREADABLE, KeyError, TypeError, struct.error):
+        return 1, b""

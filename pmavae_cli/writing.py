@@ -1,0 +1,88 @@
+"""Outputs as bytes, and the bytes in their place."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from PIL import Image
+
+from pmavae import Latents
+from pmavae.latent_file import latents_to_bytes
+from pmavae.tensor_file import write_atomically
+from pmavae_cli.carried import fit_header, unpack, unpack_alpha
+from pmavae_cli.formats import Format
+from pmavae_cli.planning import Output, OutputError
+from pmavae_cli.session import Session
+
+MAX_EXIF = {"JPEG": 65_500}  # one segment of a JPEG file
+
+
+def render_latents(session: Session, latents: Latents, carried: Mapping[str, str]) -> tuple[bytes, list[str]]:
+    """A latent file, and a note for all that it cannot hold."""
+    kept, notes = fit_header(carried)
+    return latents_to_bytes(latents, session.header(kept), session.dtype), notes
+
+
+def render_picture(
+    pixels: torch.Tensor, carried: Mapping[str, str], form: Format, quality: int
+) -> tuple[bytes, list[str]]:
+    """A picture file, and a note for all that its format cannot hold.
+
+    pixels: (1, 3, H, W) in [0, 1]. quality: 1–100, of JPEG and WebP.
+    """
+    values = pixels[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    image = Image.fromarray(values)
+    if max(image.size) > form.max_side:
+        raise OutputError(
+            f"{image.width}×{image.height} px is too large for {form.name}: choose another format"
+        )
+    notes = []
+    if carried.get("mode") == "L":
+        image = image.convert("L")
+        if not form.grey:
+            image = image.convert("RGB")
+    profile = unpack(carried, "icc") or b""
+    fits = profile[16:20] == (b"GRAY" if image.mode == "L" else b"RGB ")
+    if alpha := unpack_alpha(carried):
+        if form.alpha:
+            if alpha.size != image.size:
+                alpha = alpha.resize(image.size, Image.Resampling.LANCZOS)
+            image.putalpha(alpha)
+        else:
+            notes.append(f"{form.name} cannot hold its transparency, which is left out")
+    settings: dict[str, Any] = {}
+    if form.icc and fits:
+        settings["icc_profile"] = profile
+    if form.exif and (exif := unpack(carried, "exif")):
+        if len(exif) <= MAX_EXIF.get(form.pillow, len(exif)):
+            settings["exif"] = exif
+        else:
+            notes.append(f"{form.name} cannot hold so much EXIF metadata, which is left out")
+    if form.pillow in ("JPEG", "WEBP"):
+        settings["quality"] = quality
+    if form.pillow == "JPEG":
+        settings["subsampling"] = 0  # 4:4:4: halved colour is what people see first
+    if form.pillow == "TIFF":
+        settings["compression"] = "tiff_deflate"
+    stream = io.BytesIO()
+    image.save(stream, form.pillow, **settings)
+    return stream.getvalue(), notes
+
+
+def write(output: Output, data: bytes, overwrite: bool) -> None:
+    """Put an output in its place, whole or not at all; raises OutputError, naming it."""
+    if output.path is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        output.path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as reason:
+        raise OutputError(f"{output.name} cannot be written: {reason.strerror or reason}") from None
+    if output.path.is_file() and not overwrite:
+        raise OutputError(f"{output.name} was made by someone else meanwhile: use --overwrite to replace it")
+    write_atomically(output.path, data, error=OutputError)
