@@ -62,23 +62,20 @@ class MobileConv(nn.Module):
     the features are modulated after the depthwise convolution.
     """
 
-    def __init__(
-        self, channels: int, *, expansion: int, se_reduction: int, style_dim: int = 0, kernel: int = 3
-    ) -> None:
+    def __init__(self, channels: int, *, expansion: int, se_reduction: int, style_dim: int = 0) -> None:
         super().__init__()
         inner = channels * expansion
         self.expand = nn.Conv2d(channels, inner, 1)
-        self.depthwise = nn.Conv2d(inner, inner, kernel, padding=kernel // 2, groups=inner)
+        self.depthwise = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
         self.film = FiLM(inner, style_dim) if style_dim else None
         self.squeeze_excite = SqueezeExcite(inner, se_reduction)
         self.project = zero_init(nn.Conv2d(inner, channels, 1))
 
-    def forward(self, x: Tensor, style: Tensor | None = None, amount: Tensor | float = 1.0) -> Tensor:
-        """x plus the branch, scaled by `amount` (a number or (B, 1, 1, 1))."""
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
         y = self.depthwise(F.silu(self.expand(x)))
         if self.film is not None:
             y = self.film(y, style)
-        return x + amount * self.project(self.squeeze_excite(F.silu(y)))
+        return x + self.project(self.squeeze_excite(F.silu(y)))
 
 
 class ParallelMambaBlock(nn.Module):

@@ -31,8 +31,9 @@ class ModelConfig:
     encoder_blocks: tuple[int, int, int, int]
     decoder_channels: tuple[int, int, int, int]
     decoder_blocks: tuple[int, int, int, int]
-    paint_blocks: tuple[int, int, int, int] = (1, 1, 1, 1)  # per decoder stage, used only to restyle
-    paint_expansion: int = 1  # inner width of a paint block over its outer width
+    # Paint blocks per decoder stage, used only to restyle. None at stride 16: a latent there stands for
+    # 16 pixels, and a brush that starts from it repeats itself every 16.
+    paint_blocks: tuple[int, int, int, int] = (0, 2, 3, 2)
     paint_kernel: int = 5  # wider than MobileConv's: a brush stroke is longer than a texture element
     encoder_mlp_ratio: float = 2.0  # hidden width of the channel MLP in encoder Mamba blocks
     decoder_mlp_ratio: float = 2.0  # the same in the decoder, where most parameters live

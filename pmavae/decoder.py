@@ -5,25 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pmavae.blocks import FiLM, MobileConv, ParallelMambaBlock, zero_init
+from pmavae.blocks import MobileConv, ParallelMambaBlock, zero_init
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
+from pmavae.paint import PaintBlock
 from pmavae.style import restore, split_style
 
 
 class Stage(nn.Module):
-    """The blocks of one stride, then its paint blocks, all modulated by the style code."""
+    """The blocks of one stride, modulated by the style code, then its paint blocks by the paint code."""
 
-    def __init__(self, blocks: list[nn.Module], paint: list[nn.Module]) -> None:
+    def __init__(self, blocks: list[nn.Module], paint: list[PaintBlock]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.paint = nn.ModuleList(paint)
 
-    def forward(self, x: Tensor, style: Tensor, amount: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor, paint: Tensor | None, amount: Tensor) -> Tensor:
         for block in self.blocks:
             x = block(x, style)
-        if amount is not None:
+        if paint is not None:
             for block in self.paint:
-                x = block(x, style, amount)
+                x = block(x, paint, amount)
         return x
 
 
@@ -63,26 +64,17 @@ class Decoder(nn.Module):
                 style_dim=style_dim,
             )
 
-        def paint(channels: int, count: int) -> list[nn.Module]:
-            blocks = [
-                MobileConv(
-                    channels,
-                    expansion=config.paint_expansion,
-                    se_reduction=config.se_reduction,
-                    style_dim=style_dim,
-                    kernel=config.paint_kernel,
-                )
-                for _ in range(count)
-            ]
-            for block in blocks:  # styles must differ from the first step, or they all learn one brush
-                assert isinstance(block.film, FiLM)
-                nn.init.normal_(block.film.to_scale_shift.weight, std=0.5 * style_dim**-0.5)
-            return [*blocks]
+        def paint(channels: int, count: int) -> list[PaintBlock]:
+            return [PaintBlock(channels, style_dim, config.paint_kernel) for _ in range(count)]
 
         def shuffle_up(c_in: int, c_out: int) -> nn.Module:
             return nn.Sequential(nn.Conv2d(c_in, 4 * c_out, 1), nn.PixelShuffle(2))
 
-        self.style_code = nn.Sequential(nn.Linear(config.style_channels, style_dim), nn.SiLU())
+        style_numbers = config.style_channels - 1  # all but the amount, which gates and does not modulate
+        self.style_code = nn.Sequential(nn.Linear(style_numbers, style_dim), nn.SiLU())
+        self.paint_code = nn.Sequential(
+            nn.Linear(style_numbers, style_dim), nn.SiLU(), nn.Linear(style_dim, style_dim), nn.SiLU()
+        )
         self.base_in = nn.Conv2d(config.base_channels, c16, 3, padding=1)
         self.detail_in = nn.Conv2d(config.detail_channels, c8, 3, padding=1)
         self.stage16 = Stage([mamba(c16) for _ in range(n16)], paint(c16, p16))
@@ -91,6 +83,7 @@ class Decoder(nn.Module):
         self.stage2 = Stage([mobile(c2) for _ in range(n2)], paint(c2, p2))
         self.up8, self.up4, self.up2 = shuffle_up(c16, c8), shuffle_up(c8, c4), shuffle_up(c4, c2)
         self.out = nn.Sequential(zero_init(nn.Conv2d(c2, 12, 3, padding=1)), nn.PixelShuffle(2))
+        self.paint_out = nn.Sequential(zero_init(nn.Conv2d(c2, 12, 3, padding=1)), nn.PixelShuffle(2))
 
         # kernel = 1.5 and 2 strides: the windows of neighbours overlap, so no block grid shows
         self.lapped_base = nn.ConvTranspose2d(
@@ -106,10 +99,13 @@ class Decoder(nn.Module):
         base, detail = restore(z_base, base_stats), restore(z_detail, detail_stats)
         with torch.autocast(z_base.device.type, enabled=False):
             linear = self.lapped_base(base) + self.lapped_detail(detail)  # (B, 3, H, W)
-        style = self.style_code(z_style.flatten(1))  # (B, style_hidden)
-        gate = amount[:, :, None, None] if paint else None
-        x = self.stage16(self.base_in(base), style, gate)
-        x = self.stage8(self.up8(x) + self.detail_in(detail), style, gate)
-        x = self.stage4(self.up4(x), style, gate)
-        x = self.stage2(self.up2(x), style, gate)
-        return linear + self.out(x).float() + 0.5
+        numbers = z_style.flatten(1)[:, :-1]
+        style = self.style_code(numbers)  # (B, style_hidden)
+        brush = self.paint_code(numbers) if paint else None  # (B, style_hidden)
+        amount = amount[:, :, None, None]
+        x = self.stage16(self.base_in(base), style, brush, amount)
+        x = self.stage8(self.up8(x) + self.detail_in(detail), style, brush, amount)
+        x = self.stage4(self.up4(x), style, brush, amount)
+        x = self.stage2(self.up2(x), style, brush, amount)
+        picture = linear + self.out(x).float() + 0.5
+        return picture + amount * self.paint_out(x).float() if paint else picture

@@ -8,6 +8,7 @@ from pmavae import PMAVAE, PRESETS
 from pmavae.config import ModelConfig
 from pmavae.errors import ImageError
 from pmavae.latents import expected_shapes
+from pmavae.paint import grain
 
 BUDGETS = {
     "tiny": (0.56e6, 1.91e6, 2.47e6),
@@ -99,6 +100,15 @@ def test_pictures_are_taken_as_tensor_pil_and_array(tiny):
     expected = tiny.encode(tensor).z_base
     for picture in (array, Image.fromarray(array)):
         torch.testing.assert_close(tiny.encode(picture).z_base, expected)
+
+
+def test_the_grain_of_the_paint_is_white_and_the_same_for_every_size():
+    noise = grain(96, 80, torch.device("cpu"))
+    assert torch.equal(noise[..., :32, :40], grain(32, 40, torch.device("cpu")))
+    assert noise.mean().abs() < 0.02 and (noise.var() - 1).abs() < 0.02
+    for step in (1, 2, 16):
+        assert (noise[..., step:] * noise[..., :-step]).mean().abs() < 0.03
+        assert (noise[..., step:, :] * noise[..., :-step, :]).mean().abs() < 0.03
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 15, 16), (3, 32, 32), (1, 4, 32, 32)])

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -9,12 +10,18 @@ from PIL import Image
 from pmavae import PMAVAE, PRESETS
 from pmavae.config import ModelConfig
 from pmavae.training.augmentation import augment_styles
-from pmavae.training.corpus import Corpus, build_cache
+from pmavae.training.corpus import STYLE_SHARES, Corpus, build_cache
 from pmavae.training.evaluation import reconstruction_psnr
 from pmavae.training.linear_start import fit_decoder, fit_encoder
 from pmavae.training.losses import edge_loss, feature_loss, kl_per_channel
 from pmavae.training.recipe import Recipe
-from pmavae.training.style_losses import content_distance, gram_distance, moment_distance, sliced_wasserstein
+from pmavae.training.style_losses import (
+    content_distance,
+    gram_distance,
+    grid_share,
+    moment_distance,
+    sliced_wasserstein,
+)
 from pmavae.training.trainer import Trainer, learning_rate
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -173,3 +180,37 @@ def test_kl_of_a_standard_normal_is_zero():
 def test_unknown_recipe_fields_are_named():
     with pytest.raises(ValueError, match="unknown recipe fields: stepz"):
         Recipe.from_dict({"stepz": 3})
+
+
+class Edges(torch.nn.Module):
+    """Stands in for the feature network: six maps of fixed random filters."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.filters = torch.randn(8, 3, 3, 3, generator=generator)
+
+    def forward(self, picture):
+        maps = torch.nn.functional.conv2d(picture, self.filters.to(picture.dtype)).relu()
+        return [torch.nn.functional.avg_pool2d(maps, size) for size in (1, 1, 2, 2, 4, 4)]
+
+
+def test_painting_changes_the_paint_and_nothing_of_the_codec(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("pmavae.training.trainer.EfficientNetLite", Edges)
+    torch.manual_seed(0)
+    recipe = Recipe(objective="paint", steps=40, batch=2, crop=48, warmup=5, learning_rate=0.01)
+    trainer = Trainer(PMAVAE(SMALL), Corpus(cache), recipe, Corpus(cache, STYLE_SHARES))
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    losses = [report["loss"] for report in trainer.run(40, tmp_path / "paint.safetensors")]
+    assert sum(losses[-10:]) < sum(losses[:10])
+    changed = {k for k, v in trainer.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed and all("paint" in name for name in changed)
+
+
+def test_a_grid_is_seen_and_a_photograph_is_not():
+    photo = Image.open(EXAMPLES / "content-ridge.jpg").convert("RGB").resize((256, 192))
+    picture = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() / 255
+    assert grid_share(picture) < 0.03
+    tile = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 12, 16)
+    assert grid_share(tile) > 0.9
+    assert grid_share(picture + 0.3 * tile) > 0.3

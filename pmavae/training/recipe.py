@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One phase of training. The defaults make a codec; `style > 0` also teaches restyling."""
+    """One phase of training.
+
+    The objective "codec" trains everything but the paint; "paint" trains the paint alone, on a codec
+    that it cannot change.
+    """
+
+    objective: Literal["codec", "paint"] = "codec"
 
     steps: int = 6000
     batch: int = 8  # crops a step
     crop: int = 128  # px, a multiple of 16
     learning_rate: float = 1e-3  # peak, for the network
     linear_rate: float = 0.03  # the linear maps learn this much slower: they start at an optimum
-    codec_rate: float = 1.0  # and everything but the paint blocks and the style head this much slower
     warmup: int = 200  # steps of linear warm-up
     weight_decay: float = 0.01
     clip: float = 1.0  # gradient norm
@@ -28,11 +33,11 @@ class Recipe:
     kl: float = 1e-4  # β after warm-up
     kl_warmup: int = 1000  # steps over which β rises from 0
     free_nats: float = 0.5  # KL a channel that costs nothing
-    style: float = 0.0  # weight of the whole style-swap objective
-    gram: float = 1.0
+    gram: float = 1.0  # paint: weights of the distances to the style …
     moments: float = 1.0
     wasserstein: float = 10.0
-    content: float = 0.25
+    content: float = 0.25  # … to the content …
+    grid: float = 1.0  # … and of what repeats every 16 pixels
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:

@@ -1,4 +1,4 @@
-"""The training loop: draw crops, reconstruct them, swap their styles, step, average."""
+"""The training loop: draw crops, reconstruct or repaint them, step, average."""
 
 from __future__ import annotations
 
@@ -12,34 +12,38 @@ import torch
 from torch import Tensor, nn
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.encoder import Posterior
-from pmavae.style import join_style, split_style
+from pmavae.style import join_style, mix_style, split_style
 from pmavae.training.augmentation import augment_styles
 from pmavae.training.checkpoint import TrainingState
 from pmavae.training.corpus import Corpus
 from pmavae.training.losses import edge_loss, feature_loss, kl_loss, sample
 from pmavae.training.perceptual import EfficientNetLite
 from pmavae.training.recipe import Recipe
-from pmavae.training.style_losses import content_distance, gram_distance, moment_distance, sliced_wasserstein
+from pmavae.training.style_losses import (
+    content_distance,
+    gram_distance,
+    grid_share,
+    moment_distance,
+    sliced_wasserstein,
+)
 
 LINEAR = ("encoder.linear_", "decoder.lapped_")
-STYLE = (".paint.", ".style_head.")
-
-
-def rate(name: str, recipe: Recipe) -> float:
-    """How fast a parameter learns, relative to the recipe's learning rate."""
-    if name.startswith(LINEAR):
-        return recipe.linear_rate * recipe.codec_rate
-    return 1.0 if any(part in name for part in STYLE) else recipe.codec_rate
 
 
 def parameter_groups(model: PMAVAE, recipe: Recipe) -> list[dict[str, object]]:
-    """By rate and weight decay; none for biases, norms, linear maps, A_log and D."""
+    """What the objective trains, by rate and weight decay.
+
+    No decay for biases, norms, linear maps, A_log and D; the linear maps learn at a rate of their own.
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        exempt = parameter.dim() < 2 or name.endswith(("A_log", ".D", "dt_bias")) or name.startswith(LINEAR)
-        decay = 0.0 if exempt else recipe.weight_decay
-        groups.setdefault((rate(name, recipe), decay), []).append(parameter)
+        parameter.requires_grad_(("paint" in name) == (recipe.objective == "paint"))
+        if not parameter.requires_grad:
+            continue
+        linear = name.startswith(LINEAR)
+        exempt = linear or parameter.dim() < 2 or name.endswith(("A_log", ".D", "dt_bias"))
+        key = (recipe.linear_rate if linear else 1.0, 0.0 if exempt else recipe.weight_decay)
+        groups.setdefault(key, []).append(parameter)
     return [
         {"params": parameters, "scale": scale, "weight_decay": decay}
         for (scale, decay), parameters in groups.items()
@@ -59,7 +63,7 @@ class Trainer:
         self.model = model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.corpus, self.styles, self.recipe = corpus, styles or corpus, recipe
-        needs_features = recipe.features > 0 or recipe.style > 0
+        needs_features = recipe.features > 0 or recipe.objective == "paint"
         self.features = EfficientNetLite() if needs_features else None
         self.optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=0.0, betas=(0.9, 0.99))
         self.state = TrainingState(self.model, self.average, self.optimizer)
@@ -100,27 +104,20 @@ class Trainer:
         }
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The whole objective on the crops of one step."""
+        """The objective on the crops of one step."""
         recipe = self.recipe
         pictures = self.corpus.batch(recipe.batch, recipe.crop, seed=recipe.seed, step=step)
-        if recipe.style > 0:
-            styles = self.styles.batch(recipe.batch, 2 * recipe.crop, seed=recipe.seed + 1, step=step)
-            pictures = torch.cat((pictures, augment_styles(styles, recipe.crop)))
         pictures = pictures.contiguous(memory_format=torch.channels_last)
+        if recipe.objective == "codec":
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
+                return self._reconstruction(pictures, step)
+        styles = self.styles.batch(recipe.batch, 2 * recipe.crop, seed=recipe.seed + 1, step=step)
+        styles = augment_styles(styles, recipe.crop)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
-            with torch.no_grad():
-                features = self.features(pictures) if self.features else []
-            posterior = self.model.encoder(pictures)
-            total, report = self._reconstruction(pictures, features, posterior, step)
-            if recipe.style > 0:
-                swap, swap_report = self._style_swap(pictures, features, posterior)
-                total = total + recipe.style * swap
-                report |= swap_report
-        return total, report
+            return self._repainting(pictures, styles)
 
-    def _reconstruction(
-        self, pictures: Tensor, features: list[Tensor], posterior: Posterior, step: int
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _reconstruction(self, pictures: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
+        posterior = self.model.encoder(pictures)
         recipe, config = self.recipe, self.model.config
         base, detail, learned, amount = split_style(posterior.z_style, config)
         drawn = sample(learned, posterior.logvar_style.flatten(1))
@@ -136,37 +133,35 @@ class Trainer:
         total = total + recipe.kl * min(1.0, step / recipe.kl_warmup) * kl
         if recipe.features > 0:
             assert self.features is not None
+            with torch.no_grad():
+                features = self.features(pictures)
             distance = feature_loss(self.features(decoded), features)
             total = total + recipe.features * distance
             report["features"] = float(distance.detach())
         mse = float((decoded - pictures).detach().square().mean())
         return total, report | {"l1": float(l1.detach()), "psnr": -10 * math.log10(mse)}
 
-    def _style_swap(
-        self, pictures: Tensor, features: list[Tensor], posterior: Posterior
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Decode the first half's latents in the second half's styles and judge the result.
-
-        The codec's latents are detached: restyling must not change what they mean. Only the
-        learned numbers of z_style are taught by it.
-        """
+    def _repainting(self, contents: Tensor, styles: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Decode each content in the style beside it and judge the result."""
         assert self.features is not None
-        recipe, config = self.recipe, self.model.config
-        style = pictures.chunk(2)[1]
-        z_base, z_detail = (z.detach().chunk(2)[0] for z in (posterior.z_base, posterior.z_detail))
-        base, detail, learned, amount = split_style(posterior.z_style.chunk(2)[1], config)
-        swapped = join_style(base.detach(), detail.detach(), learned, torch.ones_like(amount))
-        painted = self.model.decoder(z_base, z_detail, swapped)
-        painted_features = [f.float() for f in self.features(painted)]
-        content_features, style_features = zip(*(f.float().chunk(2) for f in features), strict=True)
+        with torch.no_grad():
+            of_content, of_style = self.model.encoder(contents), self.model.encoder(styles)
+            content_features, style_features = self.features(contents), self.features(styles)
+        z_style = mix_style(of_content.z_style, [(of_style.z_style, 1.0)])
+        painted = self.model.decoder(of_content.z_base, of_content.z_detail, z_style)
+        features = self.features(painted)
         with torch.autocast("cpu", enabled=False):
+            features, content_features, style_features = (
+                [f.float() for f in maps] for maps in (features, content_features, style_features)
+            )
             parts = {
-                "gram": gram_distance(painted_features, style_features),
-                "moments": moment_distance(painted_features, style_features),
-                "wasserstein": sliced_wasserstein(painted, style),
-                "content": content_distance(painted_features, content_features),
+                "gram": gram_distance(features, style_features),
+                "moments": moment_distance(features, style_features),
+                "wasserstein": sliced_wasserstein(painted, styles),
+                "content": content_distance(features, content_features),
+                "grid": grid_share(painted),
             }
-        weights = recipe.to_dict()
+        weights = self.recipe.to_dict()
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         outside = (painted - painted.clamp(0, 1)).abs().mean()  # what the final clamp would cut off
         return total + outside, {name: float(part.detach()) for name, part in parts.items()}

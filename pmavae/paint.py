@@ -1,0 +1,54 @@
+"""Paint: what turns a picture with another's colours into one with another's brush strokes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pmavae.blocks import FiLM, zero_init
+
+NOISE_CHANNELS = 4
+
+
+def grain(height: int, width: int, device: torch.device) -> Tensor:
+    """(1, NOISE_CHANNELS, height, width): white noise that is a fixed function of the position.
+
+    Zero mean, unit variance. An integer hash of row, column and channel, so the same everywhere and
+    for every size: a picture is painted alike each time, on every device, whole or in parts.
+    """
+    rows = torch.arange(height, device=device)[:, None]
+    columns = torch.arange(width, device=device)
+    channels = torch.arange(NOISE_CHANNELS, device=device)[:, None, None]
+    h = (rows * 374761393 + columns * 668265263 + channels * 2246822519) & 0xFFFFFFFF
+    for shift in (15, 13):
+        h = ((h ^ (h >> shift)) * 1274126177) & 0xFFFFFFFF
+    uniform = (h >> 8).float() / 2**24
+    return ((uniform - 0.5) * 12**0.5)[None]
+
+
+class PaintBlock(nn.Module):
+    """Adds strokes to the features of one decoder stage.
+
+    (B, C, H, W) to (B, C, H, W). Features and grain are mixed, modulated by the paint code, drawn out
+    by a wide depthwise convolution and added. The grain is where texture in a flat area comes from:
+    without it all positions there are equal, and the only pattern left is the upsampling grid.
+    """
+
+    def __init__(self, channels: int, style_dim: int, kernel: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(channels + NOISE_CHANNELS, channels, 1)
+        self.film = FiLM(channels, style_dim)
+        self.stroke = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.project = zero_init(nn.Conv2d(channels, channels, 1))
+        # Styles must differ from the first step, or they all learn one brush.
+        nn.init.normal_(self.film.to_scale_shift.weight, std=style_dim**-0.5)
+
+    def forward(self, x: Tensor, brush: Tensor, amount: Tensor) -> Tensor:
+        """brush: the paint code (B, style_dim); amount: (B, 1, 1, 1), 0 leaves x as it is."""
+        height, width = x.shape[-2:]
+        noise = grain(height, width, x.device).to(x.dtype).expand(x.shape[0], -1, -1, -1)
+        if self.training:  # the crops of a batch must not all learn one piece of the grain
+            noise = (torch.rand_like(noise) - 0.5) * 12**0.5
+        y = F.silu(self.film(self.mix(torch.cat((x, noise), dim=1)), brush))
+        return x + amount * self.project(F.silu(self.stroke(y)))
