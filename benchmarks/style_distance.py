@@ -1,7 +1,7 @@
 """How near style-mix comes to each style, how much content it keeps, and a sheet to look at.
 
     python benchmarks/style_distance.py CONTENTS STYLES [--weights tiny] [--strengths 0 0.5 1]
-        [--sheet docs/style-mix.png] [--json]
+        [--sheet docs/style-mix.jpg] [--json]
 
 Every content is repainted in every style at every strength. Distances are taken by a network that
 no weights were trained with (EfficientNet-Lite2) and by patches (sliced Wasserstein): 0 is the
@@ -25,7 +25,7 @@ from pmavae.training.evaluation import picture_paths
 from pmavae.training.perceptual import EfficientNetLite
 from pmavae.training.style_losses import content_distance, gram_distance, moment_distance, sliced_wasserstein
 
-CELL = 256  # px, the longer side of a picture on the contact sheet
+CELL = 224  # px, the longer side of a picture on the contact sheet
 
 
 def read(path: Path, longer_side: int) -> Tensor:
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--weights", default="tiny")
     parser.add_argument("--strengths", type=float, nargs="+", default=[0.0, 0.25, 0.5, 0.75, 1.0])
     parser.add_argument("--size", type=int, default=512, help="longer side in pixels")
-    parser.add_argument("--sheet", type=Path, help="write the results at the last strength as one PNG")
+    parser.add_argument("--sheet", type=Path, help="write the results at the last strength as one picture")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
 
@@ -89,7 +89,7 @@ def main() -> None:
             row.append(painted)
         rows.append(row)
     if args.sheet:
-        contact_sheet(rows).save(args.sheet, optimize=True)
+        contact_sheet(rows).save(args.sheet, quality=90, subsampling=0)
 
     means = {s: {k: float(np.mean([d[k] for d in found])) for k in found[0]} for s, found in table.items()}
     if args.json:

@@ -39,7 +39,10 @@ class PaintBlock(nn.Module):
         super().__init__()
         self.mix = nn.Conv2d(channels + NOISE_CHANNELS, channels, 1)
         self.film = FiLM(channels, style_dim)
-        self.stroke = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        # Zeros beyond the border would be painted as a frame.
+        self.stroke = nn.Conv2d(
+            channels, channels, kernel, padding=kernel // 2, groups=channels, padding_mode="replicate"
+        )
         self.project = zero_init(nn.Conv2d(channels, channels, 1))
         # Styles must differ from the first step, or they all learn one brush.
         nn.init.normal_(self.film.to_scale_shift.weight, std=style_dim**-0.5)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load as safetensors_load
 from safetensors.torch import save as safetensors_save
+from small_config import CONFIG
 
-from pmavae.config import ModelConfig
 from pmavae.errors import LatentFileError, WeightsMismatchError
 from pmavae.latent_file import (
     CHECKSUM_KEY,
@@ -27,16 +27,6 @@ from pmavae.latent_file import (
 from pmavae.latents import Latents, expected_shapes
 
 GOLDEN = Path(__file__).parent / "golden" / "latent-v1.safetensors"
-CONFIG = ModelConfig(
-    preset="test",
-    base_channels=4,
-    detail_channels=2,
-    style_channels=16,
-    encoder_channels=(8, 8, 8, 8),
-    encoder_blocks=(1, 1, 1, 1),
-    decoder_channels=(8, 8, 8, 8),
-    decoder_blocks=(1, 1, 1, 1),
-)
 HEADER = LatentHeader("test", "test-1", "0123456789abcdef" * 4, {"icc": "AAEC", "exif": "é"})
 config_for = {"test": CONFIG}.__getitem__
 

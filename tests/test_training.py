@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_config import CONFIG
 
 from pmavae import PMAVAE, PRESETS
-from pmavae.config import ModelConfig
 from pmavae.training.augmentation import augment_styles
 from pmavae.training.corpus import STYLE_SHARES, Corpus, build_cache
 from pmavae.training.evaluation import reconstruction_psnr
@@ -25,16 +25,6 @@ from pmavae.training.style_losses import (
 from pmavae.training.trainer import Trainer, learning_rate
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SMALL = ModelConfig(
-    preset="test",
-    base_channels=8,
-    detail_channels=4,
-    style_channels=32,
-    encoder_channels=(8, 8, 16, 16),
-    encoder_blocks=(1, 1, 1, 1),
-    decoder_channels=(16, 16, 8, 8),
-    decoder_blocks=(1, 1, 1, 1),
-)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +78,7 @@ def test_a_linear_start_is_a_usable_codec_before_any_training(cache, tmp_path):
 
 
 def test_posterior_means_of_a_linear_start_have_unit_variance(cache):
-    model = PMAVAE(SMALL).eval()
+    model = PMAVAE(CONFIG).eval()
     pictures = torch.cat([Corpus(cache).batch(8, 64, seed=0, step=i) for i in range(8)])
     fit_encoder(model, pictures)
     with torch.no_grad():
@@ -106,7 +96,7 @@ def test_ten_and_ten_steps_are_twenty_steps_bit_for_bit(cache, tmp_path):
 
     def trainer():
         torch.manual_seed(0)
-        return Trainer(PMAVAE(SMALL), Corpus(cache), recipe)
+        return Trainer(PMAVAE(CONFIG), Corpus(cache), recipe)
 
     straight = trainer()
     reports = list(straight.run(20, tmp_path / "straight.safetensors"))
@@ -124,14 +114,14 @@ def test_ten_and_ten_steps_are_twenty_steps_bit_for_bit(cache, tmp_path):
 def test_training_lowers_the_loss(cache, tmp_path):
     torch.manual_seed(0)
     trainer = Trainer(
-        PMAVAE(SMALL), Corpus(cache), Recipe(steps=60, batch=4, crop=32, warmup=5, linear_rate=1.0)
+        PMAVAE(CONFIG), Corpus(cache), Recipe(steps=60, batch=4, crop=32, warmup=5, linear_rate=1.0)
     )
     losses = [report["l1"] for report in trainer.run(60, tmp_path / "run.safetensors")]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
 def test_a_step_with_a_gradient_that_is_not_finite_is_skipped(cache):
-    trainer = Trainer(PMAVAE(SMALL), Corpus(cache), Recipe(steps=5, batch=1, crop=32))
+    trainer = Trainer(PMAVAE(CONFIG), Corpus(cache), Recipe(steps=5, batch=1, crop=32))
     with torch.no_grad():
         trainer.model.decoder.out[0].bias.fill_(float("nan"))
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
@@ -199,7 +189,7 @@ def test_painting_changes_the_paint_and_nothing_of_the_codec(cache, tmp_path, mo
     monkeypatch.setattr("pmavae.training.trainer.EfficientNetLite", Edges)
     torch.manual_seed(0)
     recipe = Recipe(objective="paint", steps=40, batch=2, crop=48, warmup=5, learning_rate=0.01)
-    trainer = Trainer(PMAVAE(SMALL), Corpus(cache), recipe, Corpus(cache, STYLE_SHARES))
+    trainer = Trainer(PMAVAE(CONFIG), Corpus(cache), recipe, Corpus(cache, STYLE_SHARES))
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
     losses = [report["loss"] for report in trainer.run(40, tmp_path / "paint.safetensors")]
     assert sum(losses[-10:]) < sum(losses[:10])

@@ -8,22 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_config import CONFIG
 
 from pmavae import weights
-from pmavae.config import ModelConfig
 from pmavae.errors import WeightsError
 from pmavae.weights import Manifest, WeightsEntry, load_weights, resolve_weights, save_weights, weights_folder
 
-CONFIG = ModelConfig(
-    preset="test",
-    base_channels=4,
-    detail_channels=2,
-    style_channels=16,
-    encoder_channels=(8, 8, 8, 8),
-    encoder_blocks=(1, 1, 1, 1),
-    decoder_channels=(8, 8, 8, 8),
-    decoder_blocks=(1, 1, 1, 1),
-)
 STATE = {"a.weight": torch.tensor([[0.5, -1.25]]), "a.bias": torch.tensor([3.0]), "scale": torch.tensor(2.0)}
 ROW = {
     "id": "test-1",

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.library import custom_op
 
 from pmavae.scan import reference
 
@@ -49,12 +50,12 @@ def backend_for(device: torch.device) -> Backend:
     return _cpu_backend() if device.type == "cpu" else _REFERENCE
 
 
-@torch.library.custom_op("pmavae::directional_scan", mutates_args=())
+@custom_op("pmavae::directional_scan", mutates_args=())
 def _scan(a: Tensor, b: Tensor) -> Tensor:
     return backend_for(a.device).forward(a.contiguous(), b.contiguous())
 
 
-@torch.library.custom_op("pmavae::directional_scan_backward", mutates_args=())
+@custom_op("pmavae::directional_scan_backward", mutates_args=())
 def _scan_backward(grad_h: Tensor, a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     return backend_for(a.device).backward(grad_h.contiguous(), a.contiguous(), h)
 

@@ -45,6 +45,23 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def recipe_from(settings: list[str]) -> Recipe:
+    """The recipe with NAME=VALUE changes; values are JSON, or text that needs no quotes."""
+    changes = {}
+    for setting in settings:
+        name, separator, value = setting.partition("=")
+        if not separator:
+            sys.exit(f"pmavae: --set {setting} is not NAME=VALUE")
+        try:
+            changes[name] = json.loads(value)
+        except ValueError:
+            changes[name] = value
+    try:
+        return Recipe.from_dict(changes)
+    except ValueError as error:
+        sys.exit(f"pmavae: {error}")
+
+
 def linear_start(model: PMAVAE, corpus: Corpus) -> None:
     """Fit the linear maps of a new model on crops of the corpus."""
     pictures = torch.cat(
@@ -59,8 +76,7 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    changes = dict(item.split("=", 1) for item in args.set)
-    recipe = Recipe.from_dict({name: json.loads(value) for name, value in changes.items()})
+    recipe = recipe_from(args.set)
     (args.out / "recipe.json").write_text(json.dumps(recipe.to_dict(), indent=2))
     cache = args.cache or args.out / "pictures.u8"
     if not cache.exists():

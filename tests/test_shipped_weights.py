@@ -1,0 +1,76 @@
+"""What people get: the weights in the package, on the example pictures, and the README's own code."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pmavae import PMAVAE
+from pmavae.style import mix_style
+from pmavae.training.evaluation import psnr
+from pmavae.training.style_losses import grid_share, sliced_wasserstein
+
+ROOT = Path(__file__).parent.parent
+
+
+def read(name, width=480):
+    picture = Image.open(ROOT / "examples" / name).convert("RGB")
+    return picture.resize((width, width * picture.height // picture.width), Image.Resampling.LANCZOS)
+
+
+def as_array(picture):
+    return (picture[0].permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return PMAVAE.from_pretrained("tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "decibels"),
+    [("content-ridge.jpg", 26), ("content-seeds.jpg", 26), ("style-starry-night.jpg", 20)],
+)
+def test_reconstruction_is_faithful(tiny, name, decibels):
+    picture = read(name)
+    latents = tiny.encode(picture)
+    decoded = tiny.decode(latents)
+    assert psnr(np.asarray(picture), as_array(decoded)) > decibels
+    assert latents.z_base.isfinite().all() and latents.z_base.half().isfinite().all()
+    # No colour cast: every channel keeps its mean to within one level of 255.
+    cast = as_array(decoded).mean((0, 1)) - np.asarray(picture).mean((0, 1))
+    assert np.abs(cast).max() < 1
+
+
+def test_more_strength_is_nearer_to_the_style(tiny):
+    content, style = read("content-mountains.jpg"), read("style-starry-night.jpg")
+    of_content, of_style = tiny.encode(content), tiny.encode(style)
+    target = torch.from_numpy(np.array(style)).permute(2, 0, 1)[None].float() / 255
+    distances = []
+    for strength in (0.0, 0.5, 1.0):
+        z_style = mix_style(of_content.z_style, [(of_style.z_style, 1.0)], strength)
+        painted = tiny.decode(of_content.replace(z_style=z_style))
+        distances.append(float(sliced_wasserstein(painted, target, torch.Generator().manual_seed(0))))
+        assert grid_share(painted) < 0.05
+        if strength == 0:
+            assert torch.equal(painted, tiny.decode(of_content))
+    assert distances[0] > distances[1] > distances[2]
+
+
+def test_flat_and_extreme_pictures_survive(tiny):
+    for value in (0.0, 0.5, 1.0):
+        flat = torch.full((1, 3, 40, 56), value)
+        assert (tiny.decode(tiny.encode(flat)) - flat).abs().max() < 0.06
+    noise = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    assert tiny.decode(tiny.encode(noise)).isfinite().all()
+
+
+def test_the_readme_code_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["picture"].shape[:2] == (1, 3)  # type: ignore[attr-defined]
