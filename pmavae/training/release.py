@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,8 +25,29 @@ from pmavae.weights import save_weights, weights_folder
 SCORE = "psnr_kodak24"
 
 
+def scale_paint(model: PMAVAE, scale: float) -> None:
+    """Make paint amount 1 what `scale` was before.
+
+    Every paint branch ends in a linear layer that the amount multiplies, so scaling these layers is
+    exactly that. Paint learns to please the network that judges it in training; how much of it another
+    network finds nearest to the style is measured afterwards.
+    """
+    with torch.no_grad():
+        for name, parameter in model.decoder.named_parameters():
+            if name.startswith("paint_out.") or (".paint." in name and ".project." in name):
+                parameter.mul_(scale)
+
+
 def release(
-    run: Path, weights_id: str, evaluate: Path, data: str, recipes: list[Path], tolerance: float, folder: Path
+    run: Path,
+    weights_id: str,
+    evaluate: Path,
+    data: str,
+    folder: Path,
+    *,
+    recipes: Sequence[Path] = (),
+    tolerance: float = 0.0,
+    paint_scale: float = 1.0,
 ) -> dict[str, object]:
     """Write `folder/ID.safetensors` and its manifest row; returns the row.
 
@@ -33,6 +55,7 @@ def release(
     than `tolerance` dB.
     """
     model = PMAVAE.from_pretrained(run)
+    scale_paint(model, paint_scale)
     path, manifest_path = folder / f"{weights_id}.safetensors", folder / "manifest.json"
     manifest = json.loads(manifest_path.read_text())
     scores = reconstruction_psnr(model, evaluate)
@@ -57,7 +80,10 @@ def release(
         "revision": None,
         "licence": "MIT",
         "data": data,
-        "recipe": {f"phase_{i}": json.loads(recipe.read_text()) for i, recipe in enumerate(recipes, 1)},
+        "recipe": {
+            **{f"phase_{i}": json.loads(recipe.read_text()) for i, recipe in enumerate(recipes, 1)},
+            "paint_scale": paint_scale,
+        },
         "scores": {SCORE: mean},
     }
     others = [row for row in manifest["weights"] if row not in replaced]
@@ -80,8 +106,18 @@ def main() -> None:
         "--recipes", type=Path, nargs="*", default=[], help="recipe.json of every phase, in order"
     )
     parser.add_argument("--tolerance", type=float, default=0.0, help="dB that another gain is worth")
+    parser.add_argument("--paint-scale", type=float, default=1.0, help="full paint, of what was trained")
     args = parser.parse_args()
-    row = release(args.run, args.id, args.evaluate, args.data, args.recipes, args.tolerance, weights_folder())
+    row = release(
+        args.run,
+        args.id,
+        args.evaluate,
+        args.data,
+        weights_folder(),
+        recipes=args.recipes,
+        tolerance=args.tolerance,
+        paint_scale=args.paint_scale,
+    )
     print(json.dumps(row, indent=2))
 
 
