@@ -15,7 +15,7 @@ from pmavae.config import MIN_SIZE, ModelConfig
 from pmavae.decoder import Decoder
 from pmavae.encoder import Encoder, Posterior
 from pmavae.errors import ImageError, WeightsError
-from pmavae.latents import Latents, padded
+from pmavae.latents import Latents, expected_shapes, padded
 from pmavae.weights import load_weights, resolve_weights, save_weights
 
 Picture = Tensor | Image.Image | np.ndarray[Any, Any]
@@ -24,10 +24,15 @@ Picture = Tensor | Image.Image | np.ndarray[Any, Any]
 def to_tensor(image: Picture) -> Tensor:
     """A picture as (B, 3, H, W) float32 in [0, 1].
 
-    Takes a tensor of that shape, a PIL picture, or a uint8 array (H, W, 3) or (B, H, W, 3).
-    Raises ImageError for other shapes and for sides under 16 px.
+    Takes a tensor of that shape, a PIL picture of 8 bits (as it lies: EXIF orientation is the
+    caller's), or a uint8 array (H, W, 3) or (B, H, W, 3). Raises ImageError for anything else and
+    for sides under 16 px.
     """
     if isinstance(image, Image.Image):
+        if image.mode.startswith(("I", "F")):  # convert() would clip these to white
+            raise ImageError(
+                f"a PIL picture of mode {image.mode} has more than 8 bits: scale it to 8 bits first"
+            )
         image = np.asarray(image.convert("RGB"))
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3:
@@ -36,10 +41,12 @@ def to_tensor(image: Picture) -> Tensor:
         image = pixels.permute(0, 3, 1, 2).float() / 255
     if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
         raise ImageError(f"expected a float tensor (B, 3, H, W) in [0, 1], got {tuple(image.shape)}")
+    if image.shape[0] == 0:
+        raise ImageError("the batch is empty")
     if min(image.shape[-2:]) < MIN_SIZE:
         height, width = image.shape[-2:]
         raise ImageError(f"{width}×{height} px is too small: both sides must be at least {MIN_SIZE} px")
-    return image
+    return image.float()
 
 
 def reflect_pad(picture: Tensor) -> Tensor:
@@ -87,10 +94,20 @@ class PMAVAE(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Tensor:
-        """(B, 3, height, width) in [0, 1]."""
-        latents = latents.to(self.device)
-        paint = bool(latents.z_style[:, -1].any())
-        picture: Tensor = self.decoder(latents.z_base, latents.z_detail, latents.z_style, paint=paint)
+        """(B, 3, height, width) in [0, 1]; raises ValueError for latents that are not this model's.
+
+        Takes latents of any floating dtype and memory layout and gives the same bytes for all layouts:
+        convolutions round differently in channels-last memory, which an encoder's latents are in.
+        """
+        expected = expected_shapes(self.config, latents.height, latents.width)
+        for name in ("z_base", "z_detail", "z_style"):
+            if (shape := tuple(getattr(latents, name).shape[1:])) != expected[name]:
+                raise ValueError(f"{name} has the shape {shape} a picture, not {expected[name]}")
+        z_base, z_detail, z_style = (
+            z.to(self.device, torch.float32).contiguous()
+            for z in (latents.z_base, latents.z_detail, latents.z_style)
+        )
+        picture: Tensor = self.decoder(z_base, z_detail, z_style, paint=bool(z_style[:, -1].any()))
         return picture[..., : latents.height, : latents.width].clamp(0, 1)
 
     @classmethod

@@ -62,8 +62,7 @@ class SS2D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         u = F.silu(self.conv(self.in_proj(x))).permute(0, 2, 3, 1)  # (B, H, W, C)
         y = self.selective_scan(u)
-        y = F.layer_norm(y, y.shape[-1:], self.out_norm.weight, self.out_norm.bias)
-        return self.out_proj(y.to(x.dtype).permute(0, 3, 1, 2))
+        return self.out_proj(self.out_norm(y).to(x.dtype).permute(0, 3, 1, 2))
 
     def selective_scan(self, u: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H, W, C): the sum over directions, in float32 at least.

@@ -126,18 +126,19 @@ def weights_folder() -> Path:
 def resolve_weights(name: str | Path) -> tuple[Path, WeightsEntry | None]:
     """The file that a name stands for, and its manifest entry where it has one.
 
-    A name is an existing weights file, a folder that holds model.safetensors, an id of the manifest,
-    or a preset, which stands for its base weights. Raises WeightsError, listing the known names.
+    A name is an id of the manifest, a preset, which stands for its base weights, a weights file, or a
+    folder that holds model.safetensors; `./tiny` is a path where `tiny` is the preset. Raises
+    WeightsError, listing the known names.
     """
-    path = Path(name)
-    if path.is_file():
-        return path, None
-    if (path / FOLDER_FILE).is_file():
-        return path / FOLDER_FILE, None
     folder = weights_folder()
     manifest = Manifest.load(folder / "manifest.json")
-    entry = manifest.find(str(name))
+    entry = manifest.find(name) if isinstance(name, str) else None
     if entry is None:
+        path = Path(name)
+        if path.is_file():
+            return path, None
+        if (path / FOLDER_FILE).is_file():
+            return path / FOLDER_FILE, None
         raise WeightsError(
             f"there are no weights {name}: it is no file, no folder with {FOLDER_FILE}, and not one of the "
             f"released weights ({', '.join(manifest.names()) or 'none'})"

@@ -71,8 +71,8 @@ class Console:
 
     def failure(self, name: str, task: str, error: Exception) -> None:
         """One input that failed, in one sentence that has its name."""
-        message = str(error) or type(error).__name__
-        if not message.startswith(name):
+        message = one_line(str(error) or type(error).__name__)
+        if not message.startswith((f"{name} ", f"{name}:")):
             message = f"{name}: {message}"
         say(message)
         if self.debug:

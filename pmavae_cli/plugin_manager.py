@@ -53,17 +53,15 @@ class Registry:
         """Load a plugin and take its tasks; what goes wrong is recorded in `plugin.errors`."""
         self.plugins.append(plugin)
         try:
-            tasks = self._register(plugin, load())
+            for task in self._register(plugin, load()):
+                if problem := self._problem(task):
+                    plugin.errors.append(problem)
+                else:
+                    self.tasks[task.name] = task
+                    self._owners[task.name] = plugin
+                    plugin.tasks.append(task.name)
         except (Exception, SystemExit) as error:
             plugin.errors.append(f"{type(error).__name__}: {error}")
-            return
-        for task in tasks:
-            if problem := self._problem(task):
-                plugin.errors.append(problem)
-            else:
-                self.tasks[task.name] = task
-                self._owners[task.name] = plugin
-                plugin.tasks.append(task.name)
 
     def _register(self, plugin: Plugin, module: Any) -> list[Task]:
         self._manager.register(module, plugin.name)

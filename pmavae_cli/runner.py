@@ -46,11 +46,17 @@ class Runner:
             self.console.failure(name, self.task.name, _out_of_memory(error))
         except (PMAVAEError, *UNREADABLE) as error:
             self.console.failure(name, self.task.name, error)
-        except RuntimeError as error:
+        except Exception as error:  # a plugin may raise anything: the other inputs are still done
             # torch has no type of its own for memory that a CPU does not have.
-            if not isinstance(error, torch.OutOfMemoryError) and "memory" not in str(error):
-                raise
-            self.console.failure(name, self.task.name, _out_of_memory(error))
+            if isinstance(error, RuntimeError) and "memory" in str(error):
+                failure = _out_of_memory(error)
+            else:
+                failure = PMAVAEError(
+                    f"unexpected error: {type(error).__name__}: {error}; "
+                    "run again with --debug for the traceback"
+                )
+                failure.__cause__ = error
+            self.console.failure(name, self.task.name, failure)
         else:
             return True
         return False

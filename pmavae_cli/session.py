@@ -81,7 +81,9 @@ class Session:
             # By its path, a file that turns out to be of another kind is not read as a whole.
             place = content if isinstance(content, bytes) else source.path
             assert place is not None
-            latents, header = read_latents(place, PRESETS.__getitem__, name=source.name)
+            # The loaded model's own shape counts before the preset that its name stands for.
+            known = {**PRESETS, self.model.config.preset: self.model.config}
+            latents, header = read_latents(place, known.__getitem__, name=source.name)
             check_weights(header, self.model.weights_id, self.model.weights_sha256, source.name)
             return Loaded(latents.to(self.model.device), header.picture)
         picture = read_picture(stream, source.name)
@@ -99,6 +101,8 @@ class Session:
         the same bytes as one command. Raises LatentsError for values that a file cannot hold.
         """
         rounded = latents.to(dtype=self.dtype).to(dtype=torch.float32)
+        # A file has one memory layout, and kernels may round differently in another.
+        rounded = rounded.replace(**{name: z.contiguous() for name, z in rounded.tensors().items()})
         if not all(tensor.isfinite().all() for tensor in rounded.tensors().values()):
             hint = "; try --dtype float32" if self.dtype is torch.float16 else ""
             raise LatentsError(f"its latents have values that are not finite{hint}")

@@ -77,6 +77,13 @@ BROKEN = {
         "from pmavae_cli.api import hookimpl\n@hookimpl\ndef register_tasks(): return None",
         "TypeError: 'NoneType' object is not iterable",
     ),
+    "no_params": (
+        "from pmavae_cli.api import Task, hookimpl\nclass T(Task):\n"
+        "    name, help, params = 'odd', 'Odd.', None\n"
+        "    def transform(self, latents, context): return latents\n"
+        "@hookimpl\ndef register_tasks(): return [T()]",
+        "TypeError: 'NoneType' object is not iterable",
+    ),
 }
 
 

@@ -76,10 +76,13 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_only_with_debug(
     registry.tasks["faulty"] = Faulty()
     monkeypatch.setattr("pmavae_cli.main.load_plugins", lambda: registry)
     picture().save("a.png")
-    result = pmavae("faulty", "a.png", "--weights", weights)
+    picture().save("b.png")
+    result = pmavae("faulty", "a.png", "b.png", "-o", "out/", "--weights", weights)
     assert result.status == 1
     assert result.err.splitlines() == [
-        "pmavae: unexpected error: KeyError: 'no such thing'; run again with --debug for the traceback"
+        f"pmavae: {name}: unexpected error: KeyError: 'no such thing'; "
+        "run again with --debug for the traceback"
+        for name in ("a.png", "b.png")
     ]
     assert "Traceback" in pmavae("faulty", "a.png", "--weights", weights, "--debug").err
 

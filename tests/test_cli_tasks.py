@@ -44,14 +44,13 @@ def rich_picture(mode: str = "RGBA") -> None:
     image.save("photo.png", exif=exif, icc_profile=SRGB)
 
 
-def test_chaining_gives_the_same_bytes_as_the_direct_call(
-    installed: Command, weights: str, here: Path
-) -> None:
+def test_chaining_gives_the_same_bytes_as_the_direct_call(installed: Command, here: Path) -> None:
+    """With the shipped weights: in untrained ones most branches are zero and hide rounding."""
     rich_picture()
-    picture((60, 33), seed=1).save("style.jpg")
+    picture((150, 133), seed=1).save("style.jpg")
 
     def run(*arguments: str) -> None:
-        result = installed(*arguments, "--weights", weights)
+        result = installed(*arguments)
         assert (result.status, result.err) == (0, "")
         assert result.lines == [arguments[-1]]
 

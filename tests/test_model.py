@@ -1,5 +1,7 @@
 """The autoencoder: budgets, shapes, sizes, gradients, and what a new model can already do."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -43,6 +45,14 @@ def test_parameter_budgets_and_latents(name):
     assert (config.base_channels, config.detail_channels, config.style_channels) == LATENTS[name]
     assert expected_shapes(config, 64, 48)["z_base"] == (config.base_channels, 4, 3)
     assert expected_shapes(config, 64, 48)["z_detail"] == (config.detail_channels, 8, 6)
+
+
+def test_the_readme_has_the_counts_of_the_built_models():
+    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    for name in PRESETS:
+        model = PMAVAE(PRESETS[name])
+        counts = [f"{count(part) / 1e6:.2f} M" for part in (model.encoder, model.decoder, model)]
+        assert f"| {name} | {' | '.join(counts)} |" in readme
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 16), (16, 31), (33, 47), (100, 64)])
@@ -111,9 +121,19 @@ def test_the_grain_of_the_paint_is_white_and_the_same_for_every_size():
         assert (noise[..., step:, :] * noise[..., :-step, :]).mean().abs() < 0.03
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 15, 16), (3, 32, 32), (1, 4, 32, 32)])
+def test_decoding_does_not_depend_on_memory_layout_or_dtype(tiny):
+    latents = tiny.encode(torch.rand(1, 3, 64, 48))
+    strided = latents.replace(z_detail=latents.z_detail.contiguous(memory_format=torch.channels_last))
+    plain = latents.replace(z_detail=latents.z_detail.contiguous())
+    assert torch.equal(tiny.decode(strided), tiny.decode(plain))
+    assert tiny.decode(latents.to(dtype=torch.float16)).dtype == torch.float32
+    with pytest.raises(ValueError, match="z_base has the shape"):
+        tiny.decode(latents.replace(z_base=latents.z_base[:, :5]))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 32, 32), (1, 3, 15, 16), (3, 32, 32), (1, 4, 32, 32)])
 def test_unusable_shapes_are_refused_by_name(tiny, shape):
-    with pytest.raises(ImageError, match=r"px|expected"):
+    with pytest.raises(ImageError, match=r"px|expected|empty"):
         tiny.encode(torch.rand(shape))
 
 
