@@ -58,17 +58,22 @@ def unpack_alpha(carried: Mapping[str, str]) -> Image.Image | None:
 
 def fit_header(carried: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """What of it fits the header of a latent file, and a note for all that had to give way."""
-    kept, notes = dict(carried), []
+    kept = dict(carried)
+    notes: list[str] = []
+    if _size(kept) <= HEADER_BUDGET:
+        return kept, notes
+    blobs = [("exif", "EXIF metadata"), ("icc", "colour profile")]
+    for key, what in sorted(blobs, key=lambda blob: -len(kept.get(blob[0], ""))):
+        # What fills the header alone goes first: shrinking the transparency could not save it.
+        if _size(kept) - len(kept.get("alpha", "")) > HEADER_BUDGET and key in kept:
+            del kept[key]
+            notes.append(f"its {what} is too large for a latent file and is left out")
     alpha = unpack_alpha(kept)
     while alpha and _size(kept) > HEADER_BUDGET and min(alpha.size) > 1:
         alpha = alpha.resize((alpha.width // 2, alpha.height // 2), Image.Resampling.BOX)
         kept["alpha"] = pack_alpha(alpha)
     if kept.get("alpha") != carried.get("alpha"):
         notes.append("its transparency is too large for a latent file and is kept at a lower resolution")
-    for key, what in (("exif", "EXIF metadata"), ("icc", "colour profile")):
-        if key in kept and _size(kept) > HEADER_BUDGET:
-            del kept[key]
-            notes.append(f"its {what} is too large for a latent file and is left out")
     return kept, notes
 
 

@@ -239,3 +239,11 @@ def test_what_a_latent_file_cannot_hold_gives_way_with_a_note() -> None:
     kept, notes = fit_header({"icc": "x" * (HEADER_BUDGET + 1), "exif": "x"})
     assert (kept, len(notes)) == ({}, 2)
     assert fit_header({"mode": "L"}) == ({"mode": "L"}, [])
+
+
+def test_a_huge_profile_does_not_cost_the_transparency() -> None:
+    alpha = pack_alpha(picture().convert("L"))
+    kept, notes = fit_header({"alpha": alpha, "icc": "A" * (HEADER_BUDGET + 1), "exif": "AAAA"})
+    assert kept == {"alpha": alpha, "exif": "AAAA"}
+    assert any("colour profile" in note for note in notes)
+    assert not any("transparency" in note for note in notes)

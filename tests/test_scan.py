@@ -126,3 +126,15 @@ def test_compile_and_export_see_one_node():
     program = torch.export.export(Scan(), random_pair((4, 1, 2, 3, 2)))
     targets = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     assert targets == ["pmavae.directional_scan.default"]
+
+
+def test_without_a_place_for_the_cache_the_kernel_is_compiled_anew(monkeypatch):
+    from pmavae.scan import cpu
+
+    def njit(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(cpu, "njit", njit)
+    assert cpu._compiled(len) is len

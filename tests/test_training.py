@@ -9,6 +9,7 @@ from PIL import Image
 from small_config import CONFIG
 
 from pmavae import PMAVAE, PRESETS
+from pmavae.errors import PMAVAEError
 from pmavae.training.augmentation import augment_styles
 from pmavae.training.corpus import STYLE_SHARES, Corpus, build_cache
 from pmavae.training.evaluation import reconstruction_psnr
@@ -55,6 +56,11 @@ def test_every_picture_is_there_whole_and_halved_and_classes_get_their_shares(ca
     assert len(corpus.views) == 2 * len(list(EXAMPLES.glob("*.jpg")))
     photos = [p for p, view in zip(corpus.probability, corpus.views, strict=True) if view.kind == "photo"]
     assert sum(photos) == pytest.approx(0.8)
+
+
+def test_a_corpus_without_a_picture_of_the_crop_size_is_refused(cache):
+    with pytest.raises(PMAVAEError, match="no picture of the corpus has 4096 px"):
+        Corpus(cache).batch(1, 4096, seed=0, step=0)
 
 
 def test_style_augmentation_keeps_size_and_range():

@@ -4,12 +4,14 @@ The recurrence is serial in time but independent per lane, so the innermost loop
 neighbouring lanes (one SIMD register after another) and threads share out the groups of lanes.
 Each direction walks the image in its own order, so no transposed or flipped copy is ever made.
 
-Importing this module compiles nothing; the first call does, and Numba keeps the result on disk.
+Importing this module compiles a probe of the threading layer, the first call its kernel. Numba keeps
+both on disk where a folder for them can be written.
 Raises ImportError where Numba, or a thread-safe threading layer for it, is missing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -23,6 +25,15 @@ from torch import Tensor
 numba.config.THREADING_LAYER = "threadsafe"
 
 LANES = 64  # lanes a task walks together: one row of four AVX-512 registers, measured best of 16–128
+
+
+def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compiled for all threads, and cached unless nowhere (a read-only installation, no home)."""
+    options: dict[str, Any] = {"parallel": True, "fastmath": {"contract"}, "nogil": True}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:
+        return njit(**options)(function)
 
 
 @njit(inline="always")
@@ -39,7 +50,7 @@ def _position(step: int, direction: int, height: int, width: int) -> int:
 # indices it does not, and the same recurrence takes ten times as long.
 
 
-@njit(parallel=True, fastmath={"contract"}, cache=True, nogil=True)
+@_compiled
 def _forward(a, b, h, height, width):  # type: ignore[no-untyped-def]
     directions, batch, length, lanes = a.shape
     groups = (lanes + LANES - 1) // LANES
@@ -61,7 +72,7 @@ def _forward(a, b, h, height, width):  # type: ignore[no-untyped-def]
             before = here
 
 
-@njit(parallel=True, fastmath={"contract"}, cache=True, nogil=True)
+@_compiled
 def _backward(grad_h, a, h, grad_a, grad_b, height, width):  # type: ignore[no-untyped-def]
     directions, batch, length, lanes = a.shape
     groups = (lanes + LANES - 1) // LANES
@@ -116,7 +127,7 @@ def scan_backward(grad_h: Tensor, a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]
     return grad_a, grad_b
 
 
-@njit(parallel=True, cache=True)
+@_compiled
 def _probe(out):  # type: ignore[no-untyped-def]
     for i in prange(out.shape[0]):
         out[i] = 1.0

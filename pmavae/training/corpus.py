@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from pmavae.errors import PMAVAEError
+
 # Share of crops that a class gets, whatever its number of files: for pictures and for styles.
 CLASS_SHARES = {"photo": 0.5, "texture": 0.2, "painting": 0.12, "illustration": 0.08, "render": 0.1}
 STYLE_SHARES = {"photo": 0.05, "texture": 0.25, "painting": 0.45, "illustration": 0.2, "render": 0.05}
@@ -93,14 +95,19 @@ class Corpus:
     def batch(self, count: int, size: int, *, seed: int, step: int) -> Tensor:
         """(count, 3, size, size) float32 in [0, 1], flipped at random."""
         random = np.random.default_rng((seed, step))
-        crops = np.stack([self._crop(size, random) for _ in range(count)])
+        fits = np.array([min(view.height, view.width) >= size for view in self.views])
+        if not fits.any():
+            raise PMAVAEError(f"no picture of the corpus has {size} px on both sides: use a smaller crop")
+        probability = np.where(fits, self.probability, 0)
+        probability /= probability.sum()
+        crops = np.stack([self._crop(size, random, probability) for _ in range(count)])
         return torch.from_numpy(crops).permute(0, 3, 1, 2).float().div_(255)
 
-    def _crop(self, size: int, random: np.random.Generator) -> NDArray[np.uint8]:
+    def _crop(
+        self, size: int, random: np.random.Generator, probability: NDArray[np.float64]
+    ) -> NDArray[np.uint8]:
         for _attempt in range(8):
-            view = self.views[random.choice(len(self.views), p=self.probability)]
-            if min(view.height, view.width) < size:
-                continue
+            view = self.views[random.choice(len(self.views), p=probability)]
             top = int(random.integers(view.height - size + 1))
             left = int(random.integers(view.width - size + 1))
             end = view.offset + view.height * view.width * 3
@@ -108,6 +115,4 @@ class Corpus:
             crop = np.asarray(rows[top : top + size, left : left + size])
             if crop[::4, ::4].std() >= FLAT_DEVIATION:
                 break
-        else:
-            return self._crop(size, random)
         return crop[:, ::-1] if random.random() < 0.5 else crop

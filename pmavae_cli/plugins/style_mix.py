@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,13 @@ from pmavae_cli.api import PICTURE, Context, Task, hookimpl
 
 if TYPE_CHECKING:
     from pmavae import Latents
+
+
+def _a_number(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """NaN is in no range and beyond none, so click lets it pass."""
+    if math.isnan(value):
+        raise click.BadParameter("nan is not in the range 0<=x<=1.")
+    return value
 
 
 class StyleMix(Task):
@@ -23,6 +31,7 @@ class StyleMix(Task):
             type=click.FloatRange(0, 1),
             default=1.0,
             show_default=True,
+            callback=_a_number,
             help="How far to go from the content's own style (0) to the other's (1).",
         ),
     )
