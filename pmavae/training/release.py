@@ -19,6 +19,7 @@ import torch
 
 from pmavae.autoencoder import PMAVAE
 from pmavae.errors import PMAVAEError, WeightsError
+from pmavae.tensor_file import write_atomically
 from pmavae.training.evaluation import reconstruction_psnr
 from pmavae.weights import save_weights, weights_folder
 
@@ -87,7 +88,8 @@ def release(
         "scores": {SCORE: mean},
     }
     others = [row for row in manifest["weights"] if row not in replaced]
-    manifest_path.write_text(json.dumps({"version": 1, "weights": [entry, *others]}, indent=2) + "\n")
+    text = json.dumps({"version": 1, "weights": [entry, *others]}, indent=2) + "\n"
+    write_atomically(manifest_path, text.encode(), error=WeightsError)
     for row in replaced:
         if row["file"] != path.name:
             (folder / row["file"]).unlink(missing_ok=True)
