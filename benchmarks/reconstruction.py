@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from pmavae import PMAVAE, PRESETS
-from pmavae.latent_file import LatentHeader, latents_to_bytes, read_latents
-from pmavae.training.evaluation import picture_paths, psnr
+from pmavae import PMAVAE
+from pmavae.training.evaluation import reconstructions
 
 
 def main() -> None:
@@ -28,21 +25,15 @@ def main() -> None:
     args = parser.parse_args()
 
     model = PMAVAE.from_pretrained(args.weights)
-    header = LatentHeader(model.config.preset, model.weights_id, model.weights_sha256)
-    scores, sizes = {}, {}
-    for path in picture_paths(args.folder):
-        picture = np.asarray(Image.open(path).convert("RGB"))
-        latents = model.encode(picture).replace(logvar_base=None, logvar_detail=None)
-        data = latents_to_bytes(latents, header)
-        decoded = model.decode(read_latents(data, PRESETS.__getitem__, name=path.name)[0])[0]
-        scores[path.name] = psnr(picture, (decoded.permute(1, 2, 0) * 255).round().byte().numpy())
-        sizes[path.name] = 8 * len(data) / (picture.shape[0] * picture.shape[1])
-    mean, bits = float(np.mean(list(scores.values()))), float(np.mean(list(sizes.values())))
+    results = reconstructions(model, args.folder)
+    mean = statistics.fmean(result.psnr for result in results.values())
+    bits = statistics.fmean(result.bits_per_pixel for result in results.values())
     if args.json:
-        print(json.dumps({"weights": model.weights_id, "psnr": mean, "bits_per_pixel": bits, "each": scores}))
+        each = {name: result.psnr for name, result in results.items()}
+        print(json.dumps({"weights": model.weights_id, "psnr": mean, "bits_per_pixel": bits, "each": each}))
         return
-    for name, score in scores.items():
-        print(f"{name:32s} {score:6.2f} dB {sizes[name]:6.2f} bits a pixel")
+    for name, result in results.items():
+        print(f"{name:32s} {result.psnr:6.2f} dB {result.bits_per_pixel:6.2f} bits a pixel")
     print(f"{'mean, ' + model.weights_id:32s} {mean:6.2f} dB {bits:6.2f} bits a pixel")
 
 

@@ -235,8 +235,10 @@ def _config(file: TensorFile, header: dict[str, Any]) -> ModelConfig:
         "tuple[int, int, int, int]": _is_width_list,
     }
     for f in fields(ModelConfig):
-        check = _is_count_list if f.name == "paint_blocks" else checks[str(f.type)]
-        if f.name in data and not check(data[f.name]):
+        value = data.get(f.name)
+        if f.name == "paint_blocks" and isinstance(value, list):
+            value = [count or 1 if type(count) is int else count for count in value]  # a stage may have none
+        if f.name in data and not checks[str(f.type)](value):
             file.refuse(f"is damaged: its configuration has {f.name} = {data[f.name]!r:.40}")
     try:
         return ModelConfig.from_dict(data)
@@ -250,8 +252,3 @@ def _is_width(value: Any) -> bool:
 
 def _is_width_list(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(_is_width, value))
-
-
-def _is_count_list(value: Any) -> bool:
-    """Like a list of widths, but a stage may have none."""
-    return isinstance(value, list) and _is_width_list([v or 1 if type(v) is int else v for v in value])

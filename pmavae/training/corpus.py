@@ -83,6 +83,7 @@ class Corpus:
     def __init__(self, cache: Path, shares: dict[str, float] = CLASS_SHARES) -> None:
         self.pixels = np.memmap(cache, np.uint8, mode="r")
         self.views = [View(**row) for row in json.loads(cache.with_suffix(".json").read_text())]
+        self.sides = np.array([min(view.height, view.width) for view in self.views])
         kinds = np.array([view.kind for view in self.views])
         # Within a class, views are drawn by area: every pixel has the same chance.
         area = np.array([view.height * view.width for view in self.views], dtype=np.float64)
@@ -95,7 +96,7 @@ class Corpus:
     def batch(self, count: int, size: int, *, seed: int, step: int) -> Tensor:
         """(count, 3, size, size) float32 in [0, 1], flipped at random."""
         random = np.random.default_rng((seed, step))
-        fits = np.array([min(view.height, view.width) >= size for view in self.views])
+        fits = self.sides >= size
         if not fits.any():
             raise PMAVAEError(f"no picture of the corpus has {size} px on both sides: use a smaller crop")
         probability = np.where(fits, self.probability, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pmavae.autoencoder import PMAVAE
+from pmavae.latent_file import LatentHeader, latents_to_bytes, read_latents
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 
@@ -25,11 +27,31 @@ def picture_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
-def reconstruction_psnr(model: PMAVAE, folder: Path) -> dict[str, float]:
-    """PSNR of decode(encode(picture)), rounded to 8 bits, by file name."""
-    scores = {}
+@dataclass(frozen=True)
+class Reconstruction:
+    """What became of one picture on its way through a latent file."""
+
+    psnr: float  # dB, between 8-bit pictures
+    bits_per_pixel: float  # of the whole latent file, fp16
+
+
+def reconstructions(model: PMAVAE, folder: Path) -> dict[str, Reconstruction]:
+    """Encode every picture of a folder to the bytes of a latent file and decode these; by file name."""
+    header = LatentHeader(model.config.preset, model.weights_id, model.weights_sha256)
+    config_for = {model.config.preset: model.config}.__getitem__
+    results = {}
     for path in picture_paths(folder):
         picture = np.asarray(Image.open(path).convert("RGB"))
-        decoded = model.decode(model.encode(picture))[0].permute(1, 2, 0)
-        scores[path.name] = psnr(picture, (decoded * 255).round().byte().numpy())
-    return scores
+        latents = model.encode(picture).replace(logvar_base=None, logvar_detail=None)
+        data = latents_to_bytes(latents, header)
+        decoded = model.decode(read_latents(data, config_for, name=path.name)[0])[0].permute(1, 2, 0)
+        results[path.name] = Reconstruction(
+            psnr(picture, (decoded * 255).round().byte().cpu().numpy()),
+            8 * len(data) / (picture.shape[0] * picture.shape[1]),
+        )
+    return results
+
+
+def reconstruction_psnr(model: PMAVAE, folder: Path) -> dict[str, float]:
+    """The PSNR of each of `reconstructions`."""
+    return {name: result.psnr for name, result in reconstructions(model, folder).items()}
