@@ -58,7 +58,7 @@ def distances(network: EfficientNetLite, painted: Tensor, style: Tensor, content
         "gram": float(gram_distance(features, of_style)),
         "moments": float(moment_distance(features, of_style)),
         "wasserstein": float(sliced_wasserstein(painted, style, torch.Generator().manual_seed(0))),
-        "content": float(content_distance(features, of_content)),
+        "content": float(content_distance(features, of_content, network.content_layers)),
     }
 
 

@@ -14,6 +14,7 @@ from pmavae import __version__
 from pmavae.errors import PMAVAEError
 from pmavae_cli.commands.info import info
 from pmavae_cli.commands.plugins import plugins
+from pmavae_cli.commands.train import train
 from pmavae_cli.console import say
 from pmavae_cli.plugin_manager import Registry, load_plugins
 from pmavae_cli.task_command import task_command
@@ -32,7 +33,7 @@ class Commands(click.Group):
             context_settings={"help_option_names": ["-h", "--help"]},
         )
         self._tasks = [task_command(task) for task in registry.tasks.values()]
-        self._others: list[click.Command] = [info, plugins]
+        self._others: list[click.Command] = [train, info, plugins]
         for command in (*self._tasks, *self._others):
             self.add_command(command)
 

@@ -1,8 +1,7 @@
-"""Making weights: the corpus, the linear start, the losses, and a run that resumes exactly."""
+"""The training loop: resuming exactly, skipping what is not finite, painting, checkpoints on disk."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -10,20 +9,16 @@ from small_config import CONFIG
 
 from pmavae import PMAVAE, PRESETS
 from pmavae.errors import PMAVAEError
-from pmavae.training.augmentation import augment_styles
-from pmavae.training.corpus import STYLE_SHARES, Corpus, build_cache
+from pmavae.training.checkpoint import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
+from pmavae.training.config import config_from_dict
+from pmavae.training.corpus import Corpus, build_cache
 from pmavae.training.evaluation import reconstruction_psnr
 from pmavae.training.linear_start import fit_decoder, fit_encoder
-from pmavae.training.losses import edge_loss, feature_loss, kl_per_channel
-from pmavae.training.recipe import Recipe
-from pmavae.training.style_losses import (
-    content_distance,
-    gram_distance,
-    grid_share,
-    moment_distance,
-    sliced_wasserstein,
-)
-from pmavae.training.trainer import Trainer, learning_rate
+from pmavae.training.objectives import Draws, moved
+from pmavae.training.processes import Processes
+from pmavae.training.schedule import StepClock
+from pmavae.training.survey import survey
+from pmavae.training.trainer import Trainer, TrainingError
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -37,36 +32,179 @@ def cache(tmp_path_factory):
         picture = Image.open(path)
         picture.thumbnail((640, 640))
         picture.save(pictures / f"{path.stem}.png")
-    classes = {p.name: "painting" if p.stem.startswith("style") else "photo" for p in pictures.iterdir()}
-    build_cache([pictures], folder / "pictures.u8", classes)
+    build_cache(survey([pictures]), folder / "pictures.u8")
     return folder / "pictures.u8"
 
 
-def test_crops_are_a_function_of_seed_and_step(cache):
-    corpus = Corpus(cache)
-    batch = corpus.batch(3, 64, seed=1, step=5)
-    assert batch.shape == (3, 3, 64, 64) and batch.min() >= 0 and batch.max() <= 1
-    assert torch.equal(batch, Corpus(cache).batch(3, 64, seed=1, step=5))
-    assert not torch.equal(batch, corpus.batch(3, 64, seed=1, step=6))
-    assert not torch.equal(batch, corpus.batch(3, 64, seed=2, step=5))
+class Edges(torch.nn.Module):
+    """Stands in for the feature network: six maps of fixed random filters."""
+
+    content_layers = (3, 5)
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.filters = torch.randn(8, 3, 3, 3, generator=generator)
+
+    def forward(self, picture):
+        maps = torch.nn.functional.conv2d(picture, self.filters.to(picture.dtype)).relu()
+        return [torch.nn.functional.avg_pool2d(maps, size) for size in (1, 1, 2, 2, 4, 4)]
 
 
-def test_every_picture_is_there_whole_and_halved_and_classes_get_their_shares(cache):
-    corpus = Corpus(cache, {"photo": 0.8, "painting": 0.2})
-    assert len(corpus.views) == 2 * len(list(EXAMPLES.glob("*.jpg")))
-    photos = [p for p, view in zip(corpus.probability, corpus.views, strict=True) if view.kind == "photo"]
-    assert sum(photos) == pytest.approx(0.8)
-
-
-def test_a_corpus_without_a_picture_of_the_crop_size_is_refused(cache):
-    with pytest.raises(PMAVAEError, match="no picture of the corpus has 4096 px"):
-        Corpus(cache).batch(1, 4096, seed=0, step=0)
-
-
-def test_style_augmentation_keeps_size_and_range():
+def trainer(cache, steps=20, network=None, **settings):
+    phases = [{"name": "only", "share": 1, "crop": 32, "batch": 4, "learning_rate": 1e-3}]
+    config = config_from_dict(
+        {"phases": phases, "precision": "fp32", "adversary": {"weight": 0}, "loss": {"network": "none"}}
+        | settings
+    )
     torch.manual_seed(0)
-    views = augment_styles(torch.rand(4, 3, 64, 64), 32)
-    assert views.shape == (4, 3, 32, 32) and views.min() >= 0 and views.max() <= 1
+    corpus = Corpus(cache, config.shares)
+    return Trainer(
+        PMAVAE(CONFIG),
+        config,
+        corpus,
+        Corpus(cache, config.style_shares),
+        StepClock(steps),
+        Processes(torch.device("cpu")),
+        network,
+    )
+
+
+def stop_after(count):
+    calls = iter(range(1, 10_000))
+    return lambda: next(calls) >= count
+
+
+# All that a run may do: several phases and objectives, micro-batches, an adversary, moved latents.
+EVERYTHING = {
+    "phases": [
+        {"name": "a", "share": 0.4, "crop": 32, "batch": 4, "accumulate": 2},
+        {"name": "b", "share": 0.3, "crop": 64, "batch": 2},
+        {"name": "c", "share": 0.3, "crop": 32, "batch": 2, "learning_rate": 2e-3, "objective": "paint"},
+    ],
+    "adversary": {"start": 0.2, "channels": 4},
+    "loss": {"equivariance": 0.5, "kl_warmup": 0.3},
+    "precision": "bf16",
+}
+
+
+@pytest.mark.parametrize("halfway", [3, 10, 17])
+def test_a_run_in_two_parts_is_the_same_run_bit_for_bit(cache, tmp_path, halfway):
+    straight = trainer(cache, 20, Edges(), **EVERYTHING)
+    reports = list(straight.run())
+    assert [r.step for r in reports] == list(range(1, 21)) and reports[-1].skipped == 0
+    assert {r.position.phase.name for r in reports} == {"a", "b", "c"}
+
+    first = trainer(cache, 20, Edges(), **EVERYTHING)
+    list(first.run(stop_after(halfway)))
+    assert first.step == halfway
+    save_checkpoint(tmp_path, first.state, first.numbers, "test", keep=1)
+    second = trainer(cache, 20, Edges(), **EVERYTHING)
+    second.numbers = load_checkpoint(checkpoints(tmp_path)[-1], second.state)
+    list(second.run())
+
+    expected, got = straight.state.tensors(), second.state.tensors()
+    assert expected.keys() == got.keys()
+    assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
+    averages = zip(straight.average.parameters(), second.average.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in averages)
+
+
+def test_training_lowers_the_loss(cache):
+    run = trainer(cache, 60, optimizer={"linear_rate": 1.0})
+    losses = [float(report.values["l1"]) for report in run.run()]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_micro_batches_are_the_same_batch(cache):
+    whole, parts = trainer(cache, 3), trainer(cache, 3)
+    parts.config = config_from_dict(
+        whole.config.to_dict() | {"phases": [{**whole.config.to_dict()["phases"][0], "accumulate": 4}]}
+    )
+    drawn = whole._draw(whole.config.phases[0], 0)[0][0]
+    pieces = [pictures for pictures, _ in parts._draw(parts.config.phases[0], 0)]
+    assert len(pieces) == 4 and (drawn == torch.cat([torch.from_numpy(p) for p in pieces]).numpy()).all()
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_many_end_the_run(cache):
+    run = trainer(cache, 20, optimizer={"bad_steps": 3})
+    with torch.no_grad():
+        run.model.decoder.out[0].bias.fill_(float("nan"))
+    before = {k: v.clone() for k, v in run.model.state_dict().items()}
+    reports = []
+    with pytest.raises(TrainingError, match=r"3 steps in a row up to step 3 .* lower learning rate"):
+        for report in run.run():
+            reports.append(report.skipped)
+    assert reports == [1, 2]
+    after = run.model.state_dict()
+    assert all(torch.equal(before[k], after[k]) or not before[k].isfinite().all() for k in before)
+
+
+def test_the_adversary_joins_late_and_learns(cache):
+    run = trainer(cache, 20, adversary={"start": 0.5, "channels": 4, "learning_rate": 0.01})
+    before = {k: v.clone() for k, v in run.adversary.state_dict().items() if k.endswith("original")}
+    played = ["discriminator" in report.values for report in run.run()]
+    assert played == [False] * 10 + [True] * 10
+    assert any(not torch.equal(before[k], run.adversary.state_dict()[k]) for k in before)
+
+
+def test_painting_changes_the_paint_and_nothing_of_the_codec(cache):
+    phases = [{"name": "p", "share": 1, "crop": 48, "batch": 2, "learning_rate": 0.01, "objective": "paint"}]
+    run = trainer(cache, 40, Edges(), phases=phases)
+    before = {k: v.clone() for k, v in run.model.state_dict().items()}
+    losses = [float(report.values["loss"]) for report in run.run()]
+    assert sum(losses[-10:]) < sum(losses[:10])
+    changed = {k for k, v in run.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed and all("paint" in name for name in changed)
+
+
+def test_every_process_draws_its_rows_of_the_same_noise():
+    like = torch.empty(2, 3, 4)
+    whole = Draws(1, rows=4, first=0, count=4, device=torch.device("cpu")).normal(torch.empty(4, 3, 4))
+    parts = [Draws(1, rows=4, first=f, count=2, device=torch.device("cpu")).normal(like) for f in (0, 2)]
+    assert torch.equal(whole, torch.cat(parts))
+
+
+def test_latents_move_as_pixels_do():
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert torch.equal(moved(moved(x, 1, False), 3, False), x)
+    assert moved(x, 0, True).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+
+
+def test_old_checkpoints_go_and_a_full_disk_leaves_them_alone(cache, tmp_path, monkeypatch):
+    run = trainer(cache)
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, run.state, run.numbers | {"step": step}, "test", keep=2)
+    names = ["step-00000002", "step-00000003"]
+    assert [path.name for path in checkpoints(tmp_path)] == names
+    assert PMAVAE.from_pretrained(tmp_path / names[1]).weights_id == "test"
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pmavae.training.checkpoint.save_file", full)
+    with pytest.raises(CheckpointError, match=r"step-00000004 was not written \(No space left"):
+        save_checkpoint(tmp_path, run.state, run.numbers | {"step": 4}, "test", keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    load_checkpoint(checkpoints(tmp_path)[-1], run.state)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_named(cache, tmp_path, name):
+    run = trainer(cache)
+    path = save_checkpoint(tmp_path, run.state, run.numbers, "test", keep=1)
+    data = (path / name).read_bytes()
+    (path / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match=r"step-00000000 cannot be continued from"):
+        load_checkpoint(path, run.state)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(cache, tmp_path):
+    run = trainer(cache)
+    path = save_checkpoint(tmp_path, run.state, run.numbers, "test", keep=1)
+    other = trainer(cache, adversary={"channels": 4})
+    with pytest.raises(CheckpointError, match="cannot be continued from"):
+        load_checkpoint(path, other.state)
 
 
 def test_a_linear_start_is_a_usable_codec_before_any_training(cache, tmp_path):
@@ -97,116 +235,8 @@ def test_posterior_means_of_a_linear_start_have_unit_variance(cache):
             )
 
 
-def test_ten_and_ten_steps_are_twenty_steps_bit_for_bit(cache, tmp_path):
-    recipe = Recipe(steps=20, batch=2, crop=32, warmup=5, kl_warmup=5)
-
-    def trainer():
-        torch.manual_seed(0)
-        return Trainer(PMAVAE(CONFIG), Corpus(cache), recipe)
-
-    straight = trainer()
-    reports = list(straight.run(20, tmp_path / "straight.safetensors"))
-    assert [r["step"] for r in reports] == list(range(20)) and reports[-1]["skipped"] == 0
-
-    list(trainer().run(10, tmp_path / "halves.safetensors"))
-    second = trainer()
-    second.state.load(tmp_path / "halves.safetensors")
-    list(second.run(20, tmp_path / "halves.safetensors"))
-    for model in ("model", "average"):
-        expected, got = getattr(straight, model).state_dict(), getattr(second, model).state_dict()
-        assert all(torch.equal(expected[k], got[k]) for k in expected)
-
-
-def test_training_lowers_the_loss(cache, tmp_path):
-    torch.manual_seed(0)
-    trainer = Trainer(
-        PMAVAE(CONFIG), Corpus(cache), Recipe(steps=60, batch=4, crop=32, warmup=5, linear_rate=1.0)
-    )
-    losses = [report["l1"] for report in trainer.run(60, tmp_path / "run.safetensors")]
-    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
-
-
-def test_a_step_with_a_gradient_that_is_not_finite_is_skipped(cache):
-    trainer = Trainer(PMAVAE(CONFIG), Corpus(cache), Recipe(steps=5, batch=1, crop=32))
-    with torch.no_grad():
-        trainer.model.decoder.out[0].bias.fill_(float("nan"))
-    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    assert trainer.step()["skipped"] == 1
-    after = trainer.model.state_dict()
-    assert all(torch.equal(before[k], after[k]) or not before[k].isfinite().all() for k in before)
-
-
-def test_the_learning_rate_rises_then_falls_to_nothing():
-    recipe = Recipe(steps=100, warmup=10)
-    rates = [learning_rate(step, recipe) for step in range(101)]
-    assert rates[0] < rates[5] < max(rates) <= recipe.learning_rate
-    assert rates[100] == pytest.approx(0, abs=1e-9)
-
-
-def test_distances_are_zero_for_the_same_and_grow_with_the_difference():
-    torch.manual_seed(0)
-    picture = torch.rand(1, 3, 64, 64)
-    near, far = picture + 0.01, picture**3
-    features = [
-        [torch.nn.functional.avg_pool2d(x, s) - 0.4 for s in (1, 2, 4, 4, 8, 8)] for x in (picture, near, far)
-    ]
-    for distance in (gram_distance, moment_distance, feature_loss):
-        values = [float(distance(f, features[0])) for f in features]
-        assert values[0] == pytest.approx(0, abs=1e-6) and values[1] < values[2]
-    assert float(content_distance(features[1], features[0])) == pytest.approx(0, abs=1e-4)
-    assert float(content_distance(features[2], features[0])) > 1e-3
-    assert float(edge_loss(picture, picture)) == 0 and float(edge_loss(far, picture)) > 0
-
-
-def test_sliced_wasserstein_ignores_where_things_are_and_sees_what_they_are():
-    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-
-    def distance(a, b):
-        return float(sliced_wasserstein(a, b, torch.Generator().manual_seed(1)))
-
-    assert distance(picture, picture.flip(-1).roll(13, -2)) < 0.25 * distance(picture, picture * 0.5)
-
-
-def test_kl_of_a_standard_normal_is_zero():
-    mean, logvar = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
-    assert torch.equal(kl_per_channel(mean, logvar), torch.zeros(3))
-    assert (kl_per_channel(mean + 1, logvar) == 0.5).all()
-
-
-def test_unknown_recipe_fields_are_named():
-    with pytest.raises(ValueError, match="unknown recipe fields: stepz"):
-        Recipe.from_dict({"stepz": 3})
-
-
-class Edges(torch.nn.Module):
-    """Stands in for the feature network: six maps of fixed random filters."""
-
-    def __init__(self):
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.filters = torch.randn(8, 3, 3, 3, generator=generator)
-
-    def forward(self, picture):
-        maps = torch.nn.functional.conv2d(picture, self.filters.to(picture.dtype)).relu()
-        return [torch.nn.functional.avg_pool2d(maps, size) for size in (1, 1, 2, 2, 4, 4)]
-
-
-def test_painting_changes_the_paint_and_nothing_of_the_codec(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr("pmavae.training.trainer.EfficientNetLite", Edges)
-    torch.manual_seed(0)
-    recipe = Recipe(objective="paint", steps=40, batch=2, crop=48, warmup=5, learning_rate=0.01)
-    trainer = Trainer(PMAVAE(CONFIG), Corpus(cache), recipe, Corpus(cache, STYLE_SHARES))
-    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    losses = [report["loss"] for report in trainer.run(40, tmp_path / "paint.safetensors")]
-    assert sum(losses[-10:]) < sum(losses[:10])
-    changed = {k for k, v in trainer.model.state_dict().items() if not torch.equal(v, before[k])}
-    assert changed and all("paint" in name for name in changed)
-
-
-def test_a_grid_is_seen_and_a_photograph_is_not():
-    photo = Image.open(EXAMPLES / "content-ridge.jpg").convert("RGB").resize((256, 192))
-    picture = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() / 255
-    assert grid_share(picture) < 0.03
-    tile = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 12, 16)
-    assert grid_share(tile) > 0.9
-    assert grid_share(picture + 0.3 * tile) > 0.3
+def test_batches_must_divide_among_the_processes(cache):
+    run = trainer(cache)
+    run.processes.world = 3
+    with pytest.raises(PMAVAEError, match="do not divide among 3 processes"):
+        run._rows(run.config.phases[0])

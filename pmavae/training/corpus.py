@@ -6,13 +6,14 @@ whole and two-fold downscaled: the second view doubles the scales seen and has n
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import tarfile
-from collections.abc import Iterator, Sequence
+import secrets
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +22,18 @@ from PIL import Image
 from torch import Tensor
 
 from pmavae.errors import PMAVAEError
+from pmavae.tensor_file import write_atomically
+from pmavae.training.decoding import decoded
+from pmavae.training.prefetch import to_device
+from pmavae.training.survey import NO_CLASS, Refusal, Survey
+from pmavae.training.untrusted_picture import MIN_SIDE
 
-# Share of crops that a class gets, whatever its number of files: for pictures and for styles.
-CLASS_SHARES = {"photo": 0.5, "texture": 0.2, "painting": 0.12, "illustration": 0.08, "render": 0.1}
-STYLE_SHARES = {"photo": 0.05, "texture": 0.25, "painting": 0.45, "illustration": 0.2, "render": 0.05}
-FLAT_DEVIATION = 5.0  # of 255: a crop that varies less teaches nothing and is drawn again
-MIN_VIEW = 64  # px; a downscaled view smaller than this is not worth keeping
+FLAT_DEVIATION = 5.0  # of 255: a crop whose channels vary less teaches nothing and is drawn again …
+ATTEMPTS = 8  # … so many times at most
+SUFFIX = ".u8"
+VERSION = 2  # of the index
+_PIXEL = np.dtype("V3")  # red, green and blue in one: a mirrored copy takes half the time
+_NUMBERS = 28  # random numbers a crop: 1 + 3 an attempt, in whole blocks of Philox's 4
 
 
 @dataclass(frozen=True)
@@ -39,81 +46,194 @@ class View:
     kind: str
 
 
-def _pictures(sources: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
-    for source in sources:
-        if source.is_dir():
-            for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"}):
-                yield path.name, path.read_bytes()
-        else:
-            with tarfile.open(source) as tar:
-                for member in tar:
-                    if (file := tar.extractfile(member)) is not None:
-                        yield Path(member.name).name, file.read()
+def open_or_build(
+    survey: Survey, cache: Path, progress: Callable[[int, int], None] | None = None
+) -> list[Refusal]:
+    """Make sure that `cache` holds the pictures of a survey: as it is, where it does, else built anew.
+
+    Returns the pictures that could not be decoded and raises as `build_cache` does.
+    """
+    try:
+        index = _read_index(cache)
+    except PMAVAEError:
+        index = {}
+    if index.get("fingerprint") == survey.fingerprint:
+        return [Refusal(*row) for row in index["refused"]]
+    return build_cache(survey, cache, progress)
 
 
-def build_cache(sources: Sequence[Path], cache: Path, classes: dict[str, str] | None = None) -> None:
-    """Decode tars and folders of pictures into `cache` (a .u8 file; the index gets .json)."""
-    views: list[dict[str, object]] = []
+def build_cache(
+    survey: Survey, cache: Path, progress: Callable[[int, int], None] | None = None
+) -> list[Refusal]:
+    """Decode the pictures of a survey into `cache` (a .u8 file; the index gets .json), all or nothing.
+
+    `progress` is called with the number of pictures done and of all. Returns the pictures that could
+    not be decoded. Raises PMAVAEError where none could, where the disk is too small and where it
+    cannot be written.
+    """
+    if cache.suffix != SUFFIX:
+        raise PMAVAEError(f"{cache} is no name for the decoded pictures: let it end in {SUFFIX}")
+    views: list[View] = []
+    refused: list[Refusal] = []
     offset = 0
-    partial = cache.with_suffix(".partial")
-    with partial.open("wb") as out:
-        for name, data in _pictures(sources):
-            picture = Image.open(io.BytesIO(data)).convert("RGB")
-            for view in (picture, picture.reduce(2)):
-                if min(view.size) < MIN_VIEW:
-                    continue
-                pixels = np.asarray(view)
-                out.write(pixels.tobytes())
-                kind = (classes or {}).get(name, "photo")
-                views.append({"offset": offset, "height": view.height, "width": view.width, "kind": kind})
-                offset += pixels.nbytes
-    cache.with_suffix(".json").write_text(json.dumps(views))
-    partial.replace(cache)
+    part = cache.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(survey, cache)
+        try:
+            with part.open("xb") as file, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Pillow: what cannot be decoded is told by its name
+                for done, (entry, pixels) in enumerate(decoded(survey.found), 1):
+                    if isinstance(pixels, Refusal):
+                        refused.append(pixels)
+                    else:
+                        for view in (pixels, np.asarray(Image.fromarray(pixels).reduce(2))):
+                            if min(view.shape[:2]) >= MIN_SIDE:
+                                file.write(np.ascontiguousarray(view).data)
+                                views.append(View(offset, view.shape[0], view.shape[1], entry.kind))
+                                offset += view.nbytes
+                    if progress:
+                        progress(done, len(survey.found))
+            if not views:
+                raise PMAVAEError(f"no picture could be decoded: {refused[0].reason if refused else cache}")
+            # An index says that the pixels are whole, so it goes first and comes last.
+            _index_path(cache).unlink(missing_ok=True)
+            part.replace(cache)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise PMAVAEError(f"{cache} cannot be written: {error.strerror or error}") from None
+    index = {
+        "version": VERSION,
+        "fingerprint": survey.fingerprint,
+        "bytes": offset,
+        "views": [[view.offset, view.height, view.width, view.kind] for view in views],
+        "refused": [[refusal.name, refusal.reason] for refusal in refused],
+    }
+    write_atomically(_index_path(cache), json.dumps(index).encode(), error=PMAVAEError)
+    return refused
 
 
-def read_classes(manifest: Path) -> dict[str, str]:
-    """File name to class, from a CSV with the columns `file` and `class`."""
-    with manifest.open(newline="") as file:
-        return {row["file"]: row["class"] for row in csv.DictReader(file)}
+def _index_path(cache: Path) -> Path:
+    return cache.with_suffix(".json")
+
+
+def _check_space(survey: Survey, cache: Path) -> None:
+    halves = [(-(-width // 2), -(-height // 2)) for width, height in (entry.size for entry in survey.found)]
+    views = [entry.size for entry in survey.found] + [size for size in halves if min(size) >= MIN_SIDE]
+    needed = 3 * sum(width * height for width, height in views)
+    free = shutil.disk_usage(cache.parent).free
+    if needed > free:
+        raise PMAVAEError(
+            f"{cache} needs {needed / 1e9:.1f} GB for the decoded pictures and its disk has "
+            f"{free / 1e9:.1f} GB left: make room, or put the cache elsewhere"
+        )
+
+
+def _read_index(cache: Path) -> dict[str, Any]:
+    """The index of a cache that is whole; raises PMAVAEError."""
+    try:
+        index = json.loads(_index_path(cache).read_text(encoding="utf-8"))
+        if index["version"] == VERSION and index["bytes"] == cache.stat().st_size:
+            return dict(index)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise PMAVAEError(f"{cache} is not a whole cache of decoded pictures: delete it to have it made again")
 
 
 class Corpus:
-    """Random crops out of a cache, as a pure function of (seed, step): resuming needs no state."""
+    """Random crops out of a cache, as a pure function of (seed, step, row): resuming needs no state.
 
-    def __init__(self, cache: Path, shares: dict[str, float] = CLASS_SHARES) -> None:
-        self.pixels = np.memmap(cache, np.uint8, mode="r")
-        self.views = [View(**row) for row in json.loads(cache.with_suffix(".json").read_text())]
-        self.sides = np.array([min(view.height, view.width) for view in self.views])
-        kinds = np.array([view.kind for view in self.views])
-        # Within a class, views are drawn by area: every pixel has the same chance.
-        area = np.array([view.height * view.width for view in self.views], dtype=np.float64)
-        share = np.zeros(len(self.views))
-        for kind in np.unique(kinds):
-            chosen = kinds == kind
-            share[chosen] = shares.get(str(kind), 0.1) * area[chosen] / area[chosen].sum()
-        self.probability = share / share.sum()
+    `shares` gives the chance of each class; those of classes that are not there go to the others in
+    proportion, and a picture of a class without a share counts as a photo. Within a class, or in all
+    where there are no shares, views are drawn by area: every pixel has the same chance. Raises
+    PMAVAEError for a cache that is not whole.
+    """
 
-    def batch(self, count: int, size: int, *, seed: int, step: int) -> Tensor:
-        """(count, 3, size, size) float32 in [0, 1], flipped at random."""
-        random = np.random.default_rng((seed, step))
-        fits = self.sides >= size
+    def __init__(self, cache: Path, shares: Mapping[str, float] | None = None) -> None:
+        self.views = [View(*row) for row in _read_index(cache)["views"]]
+        self._pixels = np.asarray(np.memmap(cache, np.uint8, mode="r"))
+        self._sides = np.array([min(view.height, view.width) for view in self.views])
+        self._areas = np.array([view.height * view.width for view in self.views], dtype=np.float64)
+        self._shares = {NO_CLASS: 1.0} if shares is None else dict(shares)
+        self._kinds = np.array([view.kind if view.kind in self._shares else NO_CLASS for view in self.views])
+        self._tables: dict[int, tuple[NDArray[np.intp], NDArray[np.float64]]] = {}
+
+    @property
+    def largest_crop(self) -> int:
+        """The side in px of the largest crop that some view has room for."""
+        return int(self._sides.max())
+
+    def probabilities(self, size: int) -> NDArray[np.float64]:
+        """The chance of each view, (views,), for a crop of `size` px; 0 for those that are smaller.
+
+        Raises PMAVAEError where no view is large enough, or all that are have a share of 0.
+        """
+        fits = self._sides >= size
         if not fits.any():
             raise PMAVAEError(f"no picture of the corpus has {size} px on both sides: use a smaller crop")
-        probability = np.where(fits, self.probability, 0)
-        probability /= probability.sum()
-        crops = np.stack([self._crop(size, random, probability) for _ in range(count)])
-        return torch.from_numpy(crops).permute(0, 3, 1, 2).float().div_(255)
+        chances = np.zeros(len(self.views))
+        for kind in np.unique(self._kinds[fits]):
+            chosen = fits & (self._kinds == kind)
+            share = self._shares.get(str(kind), 0.0)
+            chances[chosen] = share * self._areas[chosen] / self._areas[chosen].sum()
+        if not chances.sum() > 0:
+            raise PMAVAEError(f"no picture of {size} px on both sides is of a class with a share above 0")
+        return chances / chances.sum()
 
-    def _crop(
-        self, size: int, random: np.random.Generator, probability: NDArray[np.float64]
-    ) -> NDArray[np.uint8]:
-        for _attempt in range(8):
-            view = self.views[random.choice(len(self.views), p=probability)]
-            top = int(random.integers(view.height - size + 1))
-            left = int(random.integers(view.width - size + 1))
-            end = view.offset + view.height * view.width * 3
-            rows = self.pixels[view.offset : end].reshape(view.height, view.width, 3)
-            crop = np.asarray(rows[top : top + size, left : left + size])
-            if crop[::4, ::4].std() >= FLAT_DEVIATION:
-                break
-        return crop[:, ::-1] if random.random() < 0.5 else crop
+    def crops(self, count: int, size: int, *, seed: int, step: int, first: int = 0) -> NDArray[np.uint8]:
+        """(count, size, size, 3) uint8, mirrored at random: rows first to first + count - 1 of a step.
+
+        Each row depends on nothing but seed, step and its number, so that the parts of a batch can be
+        drawn in several places. Raises PMAVAEError as `probabilities` does.
+        """
+        if size not in self._tables:
+            chances = self.probabilities(size)
+            possible = np.flatnonzero(chances)
+            cumulative = chances[possible].cumsum()
+            self._tables[size] = possible, cumulative / cumulative[-1]
+        possible, cumulative = self._tables[size]
+        numbers = _numbers(count, seed, step, first)
+        draws = numbers[:, 1 : 1 + 3 * ATTEMPTS].reshape(count, ATTEMPTS, 3)
+        chosen = possible[np.searchsorted(cumulative, draws[..., 0], side="right")]
+        crops = np.empty((count, size, size), _PIXEL)
+        for row in range(count):
+            for attempt in range(ATTEMPTS):
+                _, vertical, horizontal = draws[row, attempt]
+                crop = self._crop(self.views[chosen[row, attempt]], size, vertical, horizontal)
+                if not _is_flat(crop):
+                    break
+            crops[row] = crop
+            if numbers[row, 0] < 0.5:
+                crops[row] = crops[row, :, ::-1]  # out of the cache first: reading it backwards is slow
+        return crops.view(np.uint8).reshape(count, size, size, 3)
+
+    def batch(self, count: int, size: int, *, seed: int, step: int) -> Tensor:
+        """`crops` as (count, 3, size, size) float32 in [0, 1] on the CPU."""
+        return to_device(self.crops(count, size, seed=seed, step=step), torch.device("cpu"))
+
+    def _crop(self, view: View, size: int, vertical: float, horizontal: float) -> NDArray[np.void]:
+        top = int(vertical * (view.height - size + 1))
+        left = int(horizontal * (view.width - size + 1))
+        end = view.offset + view.height * view.width * 3
+        rows = self._pixels[view.offset : end].view(_PIXEL).reshape(view.height, view.width)
+        return rows[top : top + size, left : left + size]
+
+
+def _numbers(count: int, seed: int, step: int, first: int) -> NDArray[np.float64]:
+    """(count, _NUMBERS) in [0, 1): the numbers of a row lie at a place of their own in Philox's stream."""
+    generator = np.random.Philox(
+        key=np.array([seed % 2**64, step % 2**64], np.uint64), counter=first * _NUMBERS // 4
+    )
+    raw = generator.random_raw(count * _NUMBERS).reshape(count, _NUMBERS)
+    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _is_flat(crop: NDArray[np.void]) -> bool:
+    """Whether the standard deviation of red, green and blue, averaged, is too low; a pixel in 16 counts."""
+    few = np.ascontiguousarray(crop[::4, ::4]).view(np.uint8).reshape(-1, 3)
+    channels = few.T.astype(np.int64, order="C")
+    squares, sums = np.einsum("cn,cn->c", channels, channels), channels.sum(axis=1)
+    variances = (squares * len(few) - sums * sums) / len(few) ** 2
+    return bool(np.sqrt(variances).mean() < FLAT_DEVIATION)

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from pmavae.autoencoder import PMAVAE
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
+from pmavae.training.corpus import Corpus
+
+CROP = 256  # px, of the crops that are fitted
 
 
 def _principal_components(blocks: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -90,3 +93,11 @@ def fit_decoder(model: PMAVAE, pictures: Tensor, iterations: int = 40, chunk: in
         norm, previous = dot(residual, residual), norm
         direction = [r + norm / previous * d for r, d in zip(residual, direction, strict=True)]
     return gradient(solution, target=1.0)[1]
+
+
+def linear_start(model: PMAVAE, corpus: Corpus, crops: int) -> float:
+    """Fit the linear maps of a new model to crops of a corpus; returns the mean squared error."""
+    size = min(CROP, corpus.largest_crop)
+    pictures = torch.cat([corpus.batch(min(16, crops), size, seed=1, step=i) for i in range(-(-crops // 16))])
+    fit_encoder(model, pictures)
+    return fit_decoder(model, pictures[: -(-len(pictures) // 2)])

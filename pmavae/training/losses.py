@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pmavae.encoder import Posterior
 
+ACTIVE_NATS = 0.01  # KL above which a latent channel says something
 _SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
 
 
@@ -26,7 +27,7 @@ def feature_loss(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     LPIPS without its learned weights (arXiv 1801.03924); 0 is equal, 2 is orthogonal twice over.
     """
     layers = [
-        (F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(1).mean()
+        (F.normalize(x.float(), dim=1) - F.normalize(y.float(), dim=1)).square().sum(1).mean()
         for x, y in zip(a, b, strict=True)
     ]
     return torch.stack(layers).mean()
@@ -37,11 +38,13 @@ def kl_per_channel(mean: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean((0, 2, 3))
 
 
-def kl_loss(posterior: Posterior, learned_style: Tensor, free_nats: float) -> tuple[Tensor, dict[str, float]]:
+def kl_loss(
+    posterior: Posterior, learned_style: Tensor, free_nats: float
+) -> tuple[Tensor, dict[str, Tensor]]:
     """KL averaged over each latent's channels and summed over the three latents, with free bits.
 
     A channel pays only above `free_nats`, so none is pushed into silence. Also returns the mean
-    KL of each latent and its number of active channels (more than 0.01 nats), for the log.
+    KL of each latent and its number of active channels (more than ACTIVE_NATS), for the log.
     """
     channels = {
         "base": kl_per_channel(posterior.z_base, posterior.logvar_base),
@@ -49,11 +52,6 @@ def kl_loss(posterior: Posterior, learned_style: Tensor, free_nats: float) -> tu
         "style": kl_per_channel(learned_style, posterior.logvar_style),
     }
     loss = torch.stack([kl.clamp(min=free_nats).mean() for kl in channels.values()]).sum()
-    report = {f"kl_{name}": float(kl.detach().mean()) for name, kl in channels.items()}
-    report |= {f"active_{name}": float((kl.detach() > 0.01).sum()) for name, kl in channels.items()}
+    report = {f"kl_{name}": kl.detach().mean() for name, kl in channels.items()}
+    report |= {f"active_{name}": (kl.detach() > ACTIVE_NATS).float().sum() for name, kl in channels.items()}
     return loss, report
-
-
-def sample(mean: Tensor, logvar: Tensor) -> Tensor:
-    """A draw from the posterior (the reparameterisation trick)."""
-    return mean + torch.randn_like(mean) * torch.exp(0.5 * logvar)

@@ -20,6 +20,7 @@ import torch
 from pmavae.autoencoder import PMAVAE
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.tensor_file import write_atomically
+from pmavae.training.config import read_config
 from pmavae.training.evaluation import reconstruction_psnr
 from pmavae.weights import save_weights, weights_folder
 
@@ -64,6 +65,8 @@ def release(
     replaced = [
         row for row in manifest["weights"] if row["preset"] == model.config.preset and row["task"] == "base"
     ]
+    if any(row["id"] == weights_id for row in manifest["weights"]):
+        raise WeightsError(f"{weights_id} is released already: latent files name it, so choose a new id")
     for row in replaced:
         if mean < row["scores"][SCORE] - tolerance:
             raise WeightsError(
@@ -82,7 +85,7 @@ def release(
         "licence": "MIT",
         "data": data,
         "recipe": {
-            **{f"phase_{i}": json.loads(recipe.read_text()) for i, recipe in enumerate(recipes, 1)},
+            **{f"part_{i}": read_config(recipe) for i, recipe in enumerate(recipes, 1)},
             "paint_scale": paint_scale,
         },
         "scores": {SCORE: mean},
@@ -105,7 +108,11 @@ def main() -> None:
     parser.add_argument("--evaluate", type=Path, required=True, help="the 24 Kodak pictures")
     parser.add_argument("--data", required=True, help="what it was trained on, in a sentence")
     parser.add_argument(
-        "--recipes", type=Path, nargs="*", default=[], help="recipe.json of every phase, in order"
+        "--recipes",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="configurations of the runs, in order (TOML, JSON)",
     )
     parser.add_argument("--tolerance", type=float, default=0.0, help="dB that another gain is worth")
     parser.add_argument("--paint-scale", type=float, default=1.0, help="full paint, of what was trained")

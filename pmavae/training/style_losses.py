@@ -8,9 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Layers of the feature network: texture is judged in all, content in the deeper ones only.
-CONTENT_LAYERS = (3, 5)  # strides 8 and 16
-
 SWD_SCALES = (1, 2, 4)  # patches of 5, 10 and 20 px of the picture
 SWD_PATCH = 5
 SWD_PROJECTIONS = 32
@@ -45,13 +42,15 @@ def moment_distance(a: Sequence[Tensor], style: Sequence[Tensor]) -> Tensor:
     ).mean()
 
 
-def content_distance(a: Sequence[Tensor], content: Sequence[Tensor]) -> Tensor:
-    """Squared distance of instance-normalised deep features: structure without palette; 0..4."""
-    layers = [
-        (F.instance_norm(a[i].float()) - F.instance_norm(content[i].float())).square().mean()
-        for i in CONTENT_LAYERS
+def content_distance(a: Sequence[Tensor], content: Sequence[Tensor], layers: Sequence[int]) -> Tensor:
+    """Squared distance of instance-normalised deep features: structure without palette; 0..4.
+
+    `layers` are those that are compared: `content_layers` of the network that made the features.
+    """
+    distances = [
+        (F.instance_norm(a[i].float()) - F.instance_norm(content[i].float())).square().mean() for i in layers
     ]
-    return torch.stack(layers).mean()
+    return torch.stack(distances).mean()
 
 
 def grid_share(picture: Tensor, period: int = 16) -> Tensor:

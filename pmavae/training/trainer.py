@@ -1,173 +1,314 @@
-"""The training loop: draw crops, reconstruct or repaint them, step, average."""
+"""The training loop: draw crops ahead, reconstruct or repaint them, step, average."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.style import join_style, mix_style, split_style
+from pmavae.errors import PMAVAEError
+from pmavae.training.adversary import PatchDiscriminator, balance, discriminator_loss, generator_loss
 from pmavae.training.augmentation import augment_styles
 from pmavae.training.checkpoint import TrainingState
+from pmavae.training.config import Phase, TrainConfig
 from pmavae.training.corpus import Corpus
-from pmavae.training.losses import edge_loss, feature_loss, kl_loss, sample
-from pmavae.training.perceptual import EfficientNetLite
-from pmavae.training.recipe import Recipe
-from pmavae.training.style_losses import (
-    content_distance,
-    gram_distance,
-    grid_share,
-    moment_distance,
-    sliced_wasserstein,
-)
+from pmavae.training.objectives import Draws, Outcome, reconstruction, repainting
+from pmavae.training.perceptual import PerceptualNetwork
+from pmavae.training.prefetch import to_device
+from pmavae.training.processes import Processes
+from pmavae.training.schedule import Clock, Position, position
 
 LINEAR = ("encoder.linear_", "decoder.lapped_")
+Batch = list[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]  # micro-batches of contents and styles
 
 
-def parameter_groups(model: PMAVAE, recipe: Recipe) -> list[dict[str, object]]:
-    """What the objective trains, by rate and weight decay.
+class TrainingError(PMAVAEError):
+    """A run that cannot go on."""
+
+
+@dataclass
+class StepReport:
+    """What one step did."""
+
+    step: int  # steps done, this one included
+    position: Position  # of the schedule, before the step
+    crops: int  # of all processes
+    waited: float  # seconds that the step waited for its crops
+    skipped: int  # non-finite steps so far
+    values: dict[str, Tensor] = field(default_factory=dict)  # scalars, still on the device
+
+
+def parameter_groups(model: PMAVAE, config: TrainConfig) -> list[dict[str, Any]]:
+    """All parameters by rate and weight decay.
 
     No decay for biases, norms, linear maps, A_log and D; the linear maps learn at a rate of their own.
     """
+    optimizer = config.optimizer
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(("paint" in name) == (recipe.objective == "paint"))
-        if not parameter.requires_grad:
-            continue
         linear = name.startswith(LINEAR)
         exempt = linear or parameter.dim() < 2 or name.endswith(("A_log", ".D", "dt_bias"))
-        key = (recipe.linear_rate if linear else 1.0, 0.0 if exempt else recipe.weight_decay)
+        key = (optimizer.linear_rate if linear else 1.0, 0.0 if exempt else optimizer.weight_decay)
         groups.setdefault(key, []).append(parameter)
-    return [
-        {"params": parameters, "scale": scale, "weight_decay": decay}
-        for (scale, decay), parameters in groups.items()
-    ]
+    return [{"params": p, "scale": s, "weight_decay": d, "lr": 0.0} for (s, d), p in groups.items()]
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then half a cosine down to nothing at the last step."""
-    rise = min(1.0, (step + 1) / recipe.warmup)
-    return recipe.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / recipe.steps)))
+def choose_precision(config: TrainConfig, processes: Processes) -> torch.dtype | None:
+    """The dtype of autocast, None for none: what was asked for, or bf16 where the hardware has it."""
+    asked = config.precision
+    if asked == "auto" and processes.mixed_precision in ("bf16", "fp16"):
+        asked = cast(Any, processes.mixed_precision)
+    if asked == "auto":
+        fast = {
+            "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+            "cpu": lambda: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        }.get(processes.device.type, lambda: False)
+        asked = "bf16" if fast() else "fp32"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[asked]
 
 
 class Trainer:
-    """Trains `model` in place on a corpus; `average` is the copy to evaluate and export."""
+    """Trains `model` in place; `average` is the copy to validate and export.
 
-    def __init__(self, model: PMAVAE, corpus: Corpus, recipe: Recipe, styles: Corpus | None = None) -> None:
-        self.model = model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.corpus, self.styles, self.recipe = corpus, styles or corpus, recipe
-        needs_features = recipe.features > 0 or recipe.objective == "paint"
-        self.features = EfficientNetLite() if needs_features else None
-        self.optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=0.0, betas=(0.9, 0.99))
-        self.state = TrainingState(self.model, self.average, self.optimizer)
-        self.skipped = 0  # steps whose gradient was not finite
+    The crops, the noise and the learning rate of a step follow from the configuration's seed, the step
+    and the clock alone, so a run that is stopped and continued makes the same weights.
+    """
 
-    def run(self, until: int, checkpoint: Path, save_every: int = 500) -> Iterator[dict[str, float]]:
-        """Train up to step `until`, saving now and then; yields one report a step."""
-        while self.state.step < until:
-            began = time.perf_counter()
-            report = self.step()
-            report["seconds"] = time.perf_counter() - began
-            if self.state.step % save_every == 0 or self.state.step == until:
-                self.state.save(checkpoint, self.recipe.to_dict())
-            yield report
+    def __init__(
+        self,
+        model: PMAVAE,
+        config: TrainConfig,
+        corpus: Corpus,
+        styles: Corpus,
+        clock: Clock,
+        processes: Processes,
+        network: PerceptualNetwork | None = None,
+    ) -> None:
+        self.config, self.corpus, self.styles = config, corpus, styles
+        self.clock, self.processes = clock, processes
+        device = processes.device
+        model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.model = model
+        self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        self.network = network.to(device) if network is not None else None
+        self.precision = choose_precision(config, processes)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
+        # Fused: one pass over all parameters, and no Python for each of them.
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(model, config), betas=(0.9, config.optimizer.beta2), fused=device.type != "mps"
+        )
+        modules: dict[str, nn.Module] = {}
+        optimizers: dict[str, torch.optim.Optimizer] = {"optimizer": self.optimizer}
+        self.adversary: PatchDiscriminator | None = None
+        if config.adversary.weight:
+            self.adversary = PatchDiscriminator(config.adversary.channels).to(device)
+            modules["adversary"] = self.adversary
+            optimizers["adversary_optimizer"] = torch.optim.AdamW(
+                self.adversary.parameters(), lr=config.adversary.learning_rate, betas=(0.5, 0.99)
+            )
+        self.state = TrainingState(model, self.average, modules, optimizers)
+        self.step = 0
+        self.objective: str = config.phases[0].objective
+        self.skipped = self.bad_in_a_row = 0
+        if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
+            model.encoder.compile()
+            model.decoder.compile()
 
-    def step(self) -> dict[str, float]:
-        """One optimizer step; a non-finite gradient is counted and skipped."""
-        step, recipe = self.state.step, self.recipe
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, recipe) * group["scale"]
-        torch.manual_seed(recipe.seed * 1_000_003 + step)
-        loss, report = self.loss(step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
-        if torch.isfinite(norm + loss):  # either alone can hide the other: sign(nan) is 0
-            self.optimizer.step()
-            self._update_average()
-        else:
-            self.skipped += 1
-        self.state.step += 1
-        return report | {
-            "step": step,
-            "loss": float(loss.detach()),
-            "grad_norm": float(norm),
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the tensors."""
+        return {
+            "step": self.step,
+            "objective": self.objective,
             "skipped": self.skipped,
+            "scaler": self.scaler.state_dict(),
         }
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The objective on the crops of one step."""
-        recipe = self.recipe
-        pictures = self.corpus.batch(recipe.batch, recipe.crop, seed=recipe.seed, step=step)
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
-        if recipe.objective == "codec":
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
-                return self._reconstruction(pictures, step)
-        styles = self.styles.batch(recipe.batch, 2 * recipe.crop, seed=recipe.seed + 1, step=step)
-        styles = augment_styles(styles, recipe.crop)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
-            return self._repainting(pictures, styles)
+    @numbers.setter
+    def numbers(self, numbers: dict[str, Any]) -> None:
+        self.step, self.objective = int(numbers["step"]), str(numbers["objective"])
+        self.skipped = int(numbers["skipped"])
+        if numbers["scaler"]:
+            self.scaler.load_state_dict(numbers["scaler"])
 
-    def _reconstruction(self, pictures: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
-        posterior = self.model.encoder(pictures)
-        recipe, config = self.recipe, self.model.config
-        base, detail, learned, amount = split_style(posterior.z_style, config)
-        drawn = sample(learned, posterior.logvar_style.flatten(1))
-        decoded = self.model.decoder(
-            sample(posterior.z_base, posterior.logvar_base),
-            sample(posterior.z_detail, posterior.logvar_detail),
-            join_style(base, detail, drawn, amount),
-            paint=False,
-        )
-        kl, report = kl_loss(posterior, learned[:, :, None, None], recipe.free_nats)
-        l1 = (decoded - pictures).abs().mean()
-        total = recipe.l1 * l1 + recipe.edge * edge_loss(decoded, pictures)
-        total = total + recipe.kl * min(1.0, step / recipe.kl_warmup) * kl
-        if recipe.features > 0:
-            assert self.features is not None
-            with torch.no_grad():
-                features = self.features(pictures)
-            distance = feature_loss(self.features(decoded), features)
-            total = total + recipe.features * distance
-            report["features"] = float(distance.detach())
-        mse = float((decoded - pictures).detach().square().mean())
-        return total, report | {"l1": float(l1.detach()), "psnr": -10 * math.log10(mse)}
+    def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[StepReport]:
+        """Train until the clock is at its end, or all processes know that one of them has to stop.
 
-    def _repainting(self, contents: Tensor, styles: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Decode each content in the style beside it and judge the result."""
-        assert self.features is not None
-        with torch.no_grad():
-            of_content, of_style = self.model.encoder(contents), self.model.encoder(styles)
-            content_features, style_features = self.features(contents), self.features(styles)
-        z_style = mix_style(of_content.z_style, [(of_style.z_style, 1.0)])
-        painted = self.model.decoder(of_content.z_base, of_content.z_detail, z_style)
-        features = self.features(painted)
-        with torch.autocast("cpu", enabled=False):
-            features, content_features, style_features = (
-                [f.float() for f in maps] for maps in (features, content_features, style_features)
+        Raises TrainingError when steps stay non-finite or memory runs out.
+        """
+        # All processes have to be in one phase, and draw crops for it one step ahead: they agree on the
+        # progress two steps before it counts.
+        coming = self._agree([self.clock.progress(self.step + i) for i in range(2)])
+        pending: Future[Batch] | None = None
+        with ThreadPoolExecutor(1, "crops") as ahead:
+            while coming[0] < 1:
+                here = position(self.config.phases, coming.pop(0))
+                began = time.perf_counter()
+                batch = pending.result() if pending else self._draw(here.phase, self.step)
+                waited = time.perf_counter() - began
+                next_phase = position(self.config.phases, coming[0]).phase
+                pending = ahead.submit(self._draw, next_phase, self.step + 1) if coming[0] < 1 else None
+                try:
+                    values, agreed = self._step(
+                        here, batch, [self.clock.progress(self.step + 2), float(stop())]
+                    )
+                except torch.OutOfMemoryError:
+                    raise TrainingError(
+                        f"out of memory in phase {here.phase.name}: {here.phase.batch} crops of "
+                        f"{here.phase.crop} px in {here.phase.accumulate} micro-batches; double them with "
+                        f"--set phases.{here.index}.accumulate={2 * here.phase.accumulate}"
+                    ) from None
+                coming.append(agreed[0])
+                yield StepReport(self.step, here, here.phase.batch, waited, self.skipped, values)
+                if agreed[1] > 0:
+                    break
+
+    def _agree(self, numbers: list[float]) -> list[float]:
+        mean = self.processes.mean(torch.tensor(numbers, dtype=torch.float64).to(self.processes.device))
+        return [float(x) for x in mean]
+
+    def _rows(self, phase: Phase) -> tuple[int, int]:
+        """Rows of a micro-batch over all processes, and in this one."""
+        per_micro = phase.batch // phase.accumulate
+        if per_micro % self.processes.world:
+            raise TrainingError(
+                f"phase {phase.name}: micro-batches of {per_micro} crops do not divide among "
+                f"{self.processes.world} processes; change its batch with --set"
             )
-            parts = {
-                "gram": gram_distance(features, style_features),
-                "moments": moment_distance(features, style_features),
-                "wasserstein": sliced_wasserstein(painted, styles),
-                "content": content_distance(features, content_features),
-                "grid": grid_share(painted),
-            }
-        weights = self.recipe.to_dict()
-        total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
-        outside = (painted - painted.clamp(0, 1)).abs().mean()  # what the final clamp would cut off
-        return total + outside, {name: float(part.detach()) for name, part in parts.items()}
+        return per_micro, per_micro // self.processes.world
+
+    def _draw(self, phase: Phase, step: int) -> Batch:
+        rows, count = self._rows(phase)
+        batch: Batch = []
+        for micro in range(phase.accumulate):
+            first, seed = micro * rows + self.processes.rank * count, self.config.seed
+            pictures = self.corpus.crops(count, phase.crop, seed=seed, step=step, first=first)
+            styles = None
+            if phase.objective == "paint":
+                styles = self.styles.crops(count, 2 * phase.crop, seed=seed + 1, step=step, first=first)
+            batch.append((pictures, styles))
+        return batch
+
+    def _step(
+        self, here: Position, batch: Batch, numbers: list[float]
+    ) -> tuple[dict[str, Tensor], list[float]]:
+        """One optimizer step; a non-finite gradient is counted and skipped.
+
+        Returns the values for the log and the means of `numbers` over all processes.
+        """
+        self._enter(here)
+        for group in self.optimizer.param_groups:
+            group["lr"] = here.learning_rate * group["scale"]
+        adversary = self.adversary if self._adversary_plays(here) else None
+        trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+        judged = list(adversary.parameters()) if adversary else []
+        for optimizer in self.state.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+        total, values = torch.zeros((), device=self.processes.device), dict[str, Tensor]()
+        for micro, (pictures, styles) in enumerate(batch):
+            outcome = self._outcome(here, micro, pictures, styles)
+            loss = outcome.loss
+            if adversary is not None:
+                loss = loss + self._adversarial(adversary, outcome)
+            self.scaler.scale(loss / len(batch)).backward()
+            if adversary is not None:
+                judgement = discriminator_loss(adversary, outcome.target, outcome.output.float())
+                (judgement / len(batch)).backward()
+                outcome.parts["discriminator"] = judgement.detach()
+            total += loss.detach() / len(batch)
+            for name, value in outcome.parts.items():
+                values[name] = values.get(name, 0.0) + value / len(batch)
+
+        average, *numbers = self.processes.average_gradients([*trained, *judged], [float(total), *numbers])
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(trained, self.config.optimizer.clip)
+        # Either alone can hide the other: sign(nan) is 0.
+        finite = math.isfinite(average) and bool(torch.isfinite(norm))
+        self._update(finite, adversary is not None)
+        return values | {"loss": torch.tensor(average), "grad_norm": norm.detach()}, numbers
+
+    def _enter(self, here: Position) -> None:
+        """What changes with the objective."""
+        objective = here.phase.objective
+        if objective != self.objective:
+            self.model.load_state_dict(self.average.state_dict())  # what is exported is what goes on
+            self.objective = objective
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(("paint" in name) == (objective == "paint"))
+
+    def _adversary_plays(self, here: Position) -> bool:
+        if self.adversary is None or here.phase.objective != "codec":
+            return False
+        return here.progress >= self.config.adversary.start
+
+    def _outcome(
+        self, here: Position, micro: int, pictures: NDArray[np.uint8], styles: NDArray[np.uint8] | None
+    ) -> Outcome:
+        device, config = self.processes.device, self.config
+        rows, count = self._rows(here.phase)
+        text = f"{config.seed} {self.step} {micro}".encode()
+        seed = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest())
+        draws = Draws(seed, rows=rows, first=self.processes.rank * count, count=count, device=device)
+        torch.manual_seed(seed + self.processes.rank)  # the grain of the paint
+        contents = to_device(pictures, device)
+        shown = None if styles is None else to_device(styles, device)
+        if shown is not None:
+            shown = augment_styles(shown, contents.shape[-1], draws.on_cpu)
+        enabled = self.precision is not None
+        with torch.autocast(device.type, dtype=self.precision, enabled=enabled):
+            if shown is None:
+                warm = config.loss.kl_warmup
+                kl_scale = min(1.0, here.progress / warm) if warm else 1.0
+                return reconstruction(self.model, contents, draws, config.loss, self.network, kl_scale)
+            assert self.network is not None
+            return repainting(self.model, contents, shown, draws, config.paint, self.network)
+
+    def _adversarial(self, adversary: PatchDiscriminator, outcome: Outcome) -> Tensor:
+        """λ times the balanced loss that the discriminator gives the decoder."""
+        adversary.requires_grad_(False)
+        score = generator_loss(adversary, outcome.output.float())
+        last = cast(nn.Conv2d, self.model.decoder.out[0]).weight
+        times = balance(outcome.loss, score, last)
+        adversary.requires_grad_(True)
+        outcome.parts |= {"adversarial": score.detach(), "balance": times}
+        return self.config.adversary.weight * times * score
+
+    def _update(self, finite: bool, with_adversary: bool) -> None:
+        self.step += 1
+        if not finite:
+            self.skipped += 1
+            self.bad_in_a_row += 1
+            if self.scaler.is_enabled():
+                self.scaler.update()
+            if self.bad_in_a_row >= self.config.optimizer.bad_steps:
+                raise TrainingError(
+                    f"{self.bad_in_a_row} steps in a row up to step {self.step} had no finite gradient; "
+                    "continue from the last checkpoint with a lower learning rate "
+                    "(--set phases.N.learning_rate=…) or with --set precision=fp32"
+                )
+            return
+        self.bad_in_a_row = 0
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if with_adversary:
+            self.state.optimizers["adversary_optimizer"].step()
+        self._update_average()
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        decay = min(self.recipe.average_decay, (1 + self.state.step) / (10 + self.state.step))
+        # A young average forgets faster, or it would still show the start.
+        decay = min(self.config.optimizer.average_decay, (1 + self.step) / (10 + self.step))
         for average, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
             average.lerp_(current, 1 - decay)

@@ -1,0 +1,114 @@
+"""The folder of a run, and the configuration that a session of it works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pmavae.tensor_file import write_atomically
+from pmavae.training.config import (
+    CPU_PHASES,
+    ConfigError,
+    Phase,
+    TrainConfig,
+    change,
+    config_from_dict,
+    read_config,
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps what."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def previews(self) -> Path:
+        return self.path / "previews"
+
+    @property
+    def cache(self) -> Path:
+        return self.path / "pictures.u8"
+
+    def resume_point(self) -> Path | None:
+        """The newest finished checkpoint."""
+        from pmavae.training.checkpoint import checkpoints
+
+        return next(reversed(checkpoints(self.checkpoints)), None) if self.checkpoints.is_dir() else None
+
+    def save_config(self, config: TrainConfig) -> None:
+        """Write the resolved configuration, which `--config` reads back."""
+        import json
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        write_atomically(self.config, text.encode(), error=ConfigError)
+
+
+def resolve_config(
+    folder: RunFolder,
+    *,
+    resumed: bool,
+    file: Path | None,
+    flags: dict[str, Any],
+    settings: list[str],
+    on_cpu: bool,
+) -> TrainConfig:
+    """What this session works with: the defaults, or the run that is resumed, changed by the file, then by
+    the flags, then by the settings.
+
+    Raises ConfigError for what cannot be, and for a preset other than that of the resumed run.
+    """
+    data = read_config(folder.config) if resumed else {}
+    before = data.get("preset")
+    if file is not None:
+        data |= read_config(file)
+    network = flags.get("network")
+    data |= {name: value for name, value in flags.items() if value and name != "network"}
+    if flags.get("time_limit"):
+        data["steps"] = 0
+    if "phases" not in data:
+        defaults = CPU_PHASES if on_cpu else TrainConfig().phases
+        data["phases"] = TrainConfig(phases=defaults).to_dict()["phases"]
+    if network:
+        change(data, f"loss.network={network}")
+    for setting in settings:
+        change(data, setting)
+    config = config_from_dict(data)
+    if resumed and config.preset != before:
+        raise ConfigError(
+            f"{folder.path} is a run of preset {before}, not {config.preset}: choose another --out"
+        )
+    return config
+
+
+def usable_phases(config: TrainConfig, smallest_side: int) -> tuple[TrainConfig, list[str]]:
+    """Leave out the phases that cannot be trained, with the reason of each.
+
+    `smallest_side` is the smaller side, in pixels, of the picture where that is largest: no crop can be
+    larger. Raises ConfigError where no phase is left.
+    """
+    kept: list[Phase] = []
+    reasons = []
+    for phase in config.phases:
+        # A style is shrunk by up to 2.
+        needed = phase.crop * (2 if phase.objective == "paint" else 1)
+        if needed > smallest_side:
+            reasons.append(f"phase {phase.name} is left out: no picture has {needed} px on both sides")
+        elif phase.objective == "paint" and config.loss.network == "none":
+            reasons.append(f"phase {phase.name} is left out: paint is judged by a perceptual network")
+        else:
+            kept.append(phase)
+    if not kept:
+        raise ConfigError(f"{'; '.join(reasons)}; give larger pictures, or smaller crops with --set")
+    return replace(config, phases=tuple(kept)), reasons

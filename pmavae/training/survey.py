@@ -1,0 +1,233 @@
+"""What there is to train on: pictures in folders, single files and tars, by their headers alone."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import stat
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path, PurePosixPath
+
+from pmavae.errors import ImageError, PMAVAEError
+from pmavae.training.tar_pictures import is_hidden, is_tar, picture_members
+from pmavae.training.untrusted_picture import MAX_FILE_BYTES, SUFFIXES, picture_size
+
+MANIFEST = "manifest.csv"
+NO_CLASS = "photo"  # the class of a picture that no manifest gives another
+
+
+@dataclass(frozen=True)
+class PictureEntry:
+    """A picture whose header is sound."""
+
+    name: str  # what messages call it
+    source: str  # the file that has it: the picture itself, or a tar
+    member: int | None  # where its header lies in the tar, in bytes; None outside of tars
+    size: tuple[int, int]  # width and height in px, as stored
+    kind: str  # its class
+    file_bytes: int  # of the source …
+    modified: int  # … and when that changed, in nanoseconds
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A picture or tar that cannot be used."""
+
+    name: str
+    reason: str  # a whole sentence, which starts with the name
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The pictures of some sources, in a stable order."""
+
+    found: list[PictureEntry]
+    refused: list[Refusal]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the names, sizes, times and classes of what was found; changes when these do."""
+        text = json.dumps([astuple(entry) for entry in self.found])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def largest_crop(self) -> int:
+        """The side in px of the largest square that lies in some picture."""
+        return max((min(entry.size) for entry in self.found), default=0)
+
+
+def survey(sources: Sequence[Path], classes: Path | None = None) -> Survey:
+    """Find the pictures of folders (with the folders and tars in them), picture files and tars.
+
+    Hidden files and files that are not named like pictures are passed over in silence, what looks like
+    a picture and cannot be used is refused by name, and a file that comes twice counts once. Classes
+    are read from `classes` (a CSV with the columns file and class) or, where that is None, from every
+    manifest.csv on the way from a source to its pictures. Raises PMAVAEError for a source that does
+    not exist or has no picture, and for a manifest that cannot be read.
+    """
+    finder = _Finder(_Classes(classes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow: what is wrong with a picture is told by its name
+        for source in sources:
+            finder.add(source)
+    if not finder.found:
+        reasons = [refusal.reason for refusal in finder.refused]
+        raise PMAVAEError(f"there is no picture to train on: {reasons[0] if reasons else 'name a folder'}")
+    return Survey(finder.found, finder.refused)
+
+
+def read_classes(manifest: Path) -> dict[str, str]:
+    """File name to class; raises PMAVAEError for a CSV without the columns `file` and `class`."""
+    found = _read_classes(manifest)
+    if found is None:
+        raise PMAVAEError(f"{manifest} does not have the columns file and class: add a first line with them")
+    return found
+
+
+def _read_classes(manifest: Path) -> dict[str, str] | None:
+    try:
+        with manifest.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not {"file", "class"} <= set(reader.fieldnames or ()):
+                return None
+            return {row["file"]: row["class"] for row in reader if row["file"] and row["class"]}
+    except OSError as error:
+        raise PMAVAEError(f"{manifest} cannot be read: {error.strerror or error}") from None
+    except (ValueError, csv.Error) as error:
+        raise PMAVAEError(f"{manifest} is not a CSV file in UTF-8 ({error}): save it as one") from None
+
+
+class _Classes:
+    """The class of a picture, by the manifest that is nearest to it."""
+
+    def __init__(self, explicit: Path | None) -> None:
+        self._explicit = read_classes(explicit) if explicit else None
+        self._folders: dict[Path, dict[str, str]] = {}
+
+    def of(self, file: Path, root: Path, member: str | None) -> str:
+        """The class of a picture file below the folder `root`, or of a member of a tar there."""
+        folder = file.parent
+        while True:
+            kinds = self._explicit if self._explicit is not None else self._in(folder)
+            path = PurePosixPath(member if member is not None else file.relative_to(folder).as_posix())
+            for name in (str(path), path.name):
+                if name in kinds:
+                    return kinds[name]
+            if folder == root:
+                return NO_CLASS
+            folder = folder.parent
+
+    def _in(self, folder: Path) -> dict[str, str]:
+        if folder not in self._folders:
+            manifest = folder / MANIFEST
+            # A manifest of something else has other columns, and is none of ours.
+            self._folders[folder] = (_read_classes(manifest) or {}) if manifest.is_file() else {}
+        return self._folders[folder]
+
+
+class _Finder:
+    def __init__(self, classes: _Classes) -> None:
+        self.found: list[PictureEntry] = []
+        self.refused: list[Refusal] = []
+        self._classes = classes
+        self._seen: set[tuple[int, int]] = set()  # device and inode of files
+
+    def add(self, source: Path) -> None:
+        try:
+            is_folder = stat.S_ISDIR(source.stat().st_mode)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+            reason = "does not exist" if missing else f"cannot be read ({error.strerror})"
+            raise PMAVAEError(f"{source} {reason}: check its name and folder") from None
+        found, refused = len(self.found), len(self.refused)
+        if is_folder:
+            repeated = [self._add_file(file, source) for file in self._files(source)]
+        else:
+            repeated = [self._add_file(source, source.parent)]
+        if len(self.found) > found or any(repeated) or not (is_folder or is_tar(source)):
+            return
+        reasons = [refusal.reason for refusal in self.refused[refused:]]
+        detail = f" that can be used: {reasons[0]}" if reasons else ": name a folder or a tar with pictures"
+        raise PMAVAEError(f"{source} has no picture{detail}")
+
+    def _files(self, root: Path) -> Iterator[Path]:
+        """The pictures and tars below a folder, by name; links are followed, but into no folder twice."""
+        folders = set()
+
+        def refuse(error: OSError) -> None:
+            reason = f"cannot be read ({error.strerror}): check its rights"
+            self._refuse(_printable(str(error.filename)), reason)
+
+        for place, below, files in os.walk(root, followlinks=True, onerror=refuse):
+            here = Path(place).stat()
+            if (here.st_dev, here.st_ino) in folders:
+                below.clear()
+                continue
+            folders.add((here.st_dev, here.st_ino))
+            below[:] = sorted(name for name in below if not is_hidden(name))
+            for file in (Path(place, name) for name in sorted(files) if not is_hidden(name)):
+                if file.suffix.lower() in SUFFIXES or is_tar(file):
+                    yield file
+
+    def _add_file(self, file: Path, root: Path) -> bool:
+        """Add what a file has; returns whether it was known before."""
+        name = _printable(str(file))
+        try:
+            status = file.stat()
+            if not stat.S_ISREG(status.st_mode):
+                return self._refuse(name, "is not a regular file: leave it out")
+            if (status.st_dev, status.st_ino) in self._seen:
+                return True
+            self._seen.add((status.st_dev, status.st_ino))
+            if is_tar(file):
+                self._add_tar(file, root, status)
+            elif status.st_size > MAX_FILE_BYTES:
+                self._refuse(name, "is too large a file for a picture: make it smaller")
+            else:
+                with file.open("rb") as stream:
+                    size = picture_size(stream, name)
+                self._add(name, file, root, size, status)
+        except OSError as error:
+            self._refuse(name, f"cannot be read ({error.strerror or error}): check its rights")
+        except ImageError as error:
+            self.refused.append(Refusal(name, str(error)))
+        return False
+
+    def _add_tar(self, file: Path, root: Path, status: os.stat_result) -> None:
+        for member, stream in picture_members(file):
+            name = _printable(f"{file}/{PurePosixPath(member.name)}")
+            if stream is None:
+                self._refuse(name, "is too large a file for a picture: make it smaller")
+                continue
+            try:
+                size = picture_size(stream, name)
+            except ImageError as error:
+                self.refused.append(Refusal(name, str(error)))
+            else:
+                self._add(name, file, root, size, status, (member.name, member.offset))
+
+    def _add(
+        self,
+        name: str,
+        file: Path,
+        root: Path,
+        size: tuple[int, int],
+        status: os.stat_result,
+        member: tuple[str, int] | None = None,
+    ) -> None:
+        inner, offset = member or (None, None)
+        kind = self._classes.of(file, root, inner)
+        source = str(file.absolute())
+        self.found.append(PictureEntry(name, source, offset, size, kind, status.st_size, status.st_mtime_ns))
+
+    def _refuse(self, name: str, reason: str) -> bool:
+        self.refused.append(Refusal(name, f"{name} {reason}"))
+        return False
+
+
+def _printable(name: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in name)

@@ -1,0 +1,125 @@
+"""Picture files that nobody vouches for: their size from the header, their pixels as upright RGB."""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base
+
+from pmavae.errors import ImageError
+
+# Every other reader of Pillow stays shut: some run other programs, many are rarely fuzzed.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"))
+MIN_SIDE = 64  # px; a smaller picture has hardly a crop to give
+MAX_FILE_BYTES = 2**30  # more than the largest picture that is accepted takes uncompressed
+MAX_PIXELS = 2**28 // 3  # beyond it Pillow warns of a decompression bomb
+
+# What Pillow raises for a file that is damaged, as its own fuzz test has it …
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    MemoryError,
+    ValueError,
+    NotImplementedError,
+    OverflowError,
+    Image.DecompressionBombError,
+)
+# … and what reading it out of a tar raises where that is damaged.
+DAMAGED_TAR = (tarfile.TarError, EOFError, zlib.error, OSError)
+
+_SIXTEEN_BITS = frozenset(("I;16", "I;16L", "I;16B", "I;16N", "I"))
+_MODES = _SIXTEEN_BITS | {"1", "L", "LA", "RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr"}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def picture_size(stream: IO[bytes], name: str) -> tuple[int, int]:
+    """Width and height, as stored, out of the header; nothing is decoded.
+
+    Raises ImageError, one sentence that starts with `name`, for a file that is no picture, is too
+    small for training or has too many pixels.
+    """
+    with refusing(name), _open(stream, name) as image:
+        return image.size
+
+
+def decode_rgb(stream: IO[bytes], name: str) -> NDArray[np.uint8]:
+    """The first frame as (H, W, 3) uint8, turned upright; transparency lies on white.
+
+    Raises ImageError as `picture_size` does, and for pixels that are damaged or of an unusual kind.
+    """
+    with refusing(name), _open(stream, name) as file:
+        if file.mode not in _MODES:
+            raise ImageError(f"{name} has pixels of kind {file.mode}: convert it to 8-bit RGB")
+        file.load()
+        image: Image.Image = file
+        if turn := _TURNS.get(_orientation(file)):
+            image = image.transpose(turn)
+        if image.mode in _SIXTEEN_BITS:
+            values = np.asarray(image).astype(np.float32).clip(0, 65535)
+            image = Image.fromarray((values / 257).round().astype(np.uint8))
+        if image.has_transparency_data:
+            colours = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
+        return np.asarray(image.convert("RGB"))
+
+
+@contextmanager
+def refusing(name: str) -> Iterator[None]:
+    """Turn what a damaged picture or tar makes Python raise into ImageError, a sentence on `name`."""
+    try:
+        yield
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} is not a picture (JPEG, PNG, WebP, TIFF or BMP), or is damaged") from None
+    except Image.DecompressionBombError:
+        raise ImageError(_too_many_pixels(name)) from None
+    except MemoryError:
+        raise ImageError(f"{name} needs more memory than there is: make it smaller") from None
+    except (*UNREADABLE, *DAMAGED_TAR) as error:
+        raise ImageError(
+            f"{name} cannot be read or is damaged ({short_reason(error)}): copy it again"
+        ) from None
+
+
+def short_reason(error: Exception) -> str:
+    """What an exception says, in one line that fits into brackets."""
+    reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return reason.splitlines()[0].rstrip(":. ")
+
+
+def _open(stream: IO[bytes], name: str) -> Image.Image:
+    image = Image.open(stream, formats=FORMATS)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(_too_many_pixels(name))
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(
+            f"{name} is too small ({width}×{height} px): both sides must have at least {MIN_SIDE} px"
+        )
+    return image
+
+
+def _too_many_pixels(name: str) -> str:
+    return f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels: make it smaller"
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(Base.Orientation, 1))
+    except Exception:  # metadata is parsed by many readers; whatever they raise, the pixels are sound
+        return 1

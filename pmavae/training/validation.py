@@ -1,0 +1,89 @@
+"""What training has come to, on pictures that stay the same: scores, and grids to look at."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from pmavae.autoencoder import PMAVAE
+from pmavae.errors import PMAVAEError
+from pmavae.metrics import psnr, ssim
+from pmavae.style import mix_style
+from pmavae.training.evaluation import picture_paths
+
+MAX_SIDE = 512  # px; larger pictures are cropped in the middle
+GRID_SIDE = 256  # px of a picture in a grid
+
+
+def validation_pictures(folder: Path, count: int) -> list[Tensor]:
+    """The first pictures of a folder by name, (1, 3, H, W) in [0, 1], at most MAX_SIDE on each side.
+
+    Raises PMAVAEError, naming the folder or the file, where there is none or one is unreadable.
+    """
+    paths = picture_paths(folder)[:count]
+    if not paths:
+        raise PMAVAEError(f"{folder} has no pictures to validate on")
+    pictures = []
+    for path in paths:
+        try:
+            with Image.open(path) as file:
+                pixels = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise PMAVAEError(f"{path} cannot be read as a picture: {error}") from None
+        pictures.append(middle(pixels))
+    return pictures
+
+
+def middle(pixels: np.ndarray) -> Tensor:
+    """The middle of (H, W, 3) uint8 as (1, 3, H, W) in [0, 1], at most MAX_SIDE on each side."""
+    height, width = (min(side, MAX_SIDE) for side in pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    crop = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+    return torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
+
+
+def score(model: PMAVAE, pictures: Sequence[Tensor]) -> dict[str, float]:
+    """Mean PSNR (dB) and SSIM of the reconstructions, rounded to 8 bits."""
+    scores: dict[str, list[float]] = {"psnr": [], "ssim": []}
+    for picture in pictures:
+        decoded = (model.decode(model.encode(picture)) * 255).round() / 255
+        original = picture.to(decoded.device)
+        scores["psnr"].append(float(psnr(decoded, original)))
+        scores["ssim"].append(float(ssim(decoded, original)))
+    return {name: statistics.fmean(values) for name, values in scores.items()}
+
+
+@torch.no_grad()
+def preview(model: PMAVAE, pictures: Sequence[Tensor]) -> Tensor:
+    """(3, rows × GRID_SIDE, 3 × GRID_SIDE) in [0, 1]: input | reconstruction | in the next one's style."""
+    rows = []
+    for index, picture in enumerate(pictures):
+        latents = model.encode(picture)
+        style = model.encode(pictures[(index + 1) % len(pictures)]).z_style
+        swapped = latents.replace(z_style=mix_style(latents.z_style, [(style, 1.0)]))
+        row = [picture, model.decode(latents).cpu(), model.decode(swapped).cpu()]
+        rows.append(torch.cat([_square(x) for x in row], dim=3))
+    return torch.cat(rows, dim=2)[0]
+
+
+def _square(picture: Tensor) -> Tensor:
+    side = min(picture.shape[-2:])
+    top, left = ((length - side) // 2 for length in picture.shape[-2:])
+    crop = picture[..., top : top + side, left : left + side]
+    resized = F.interpolate(crop, size=(GRID_SIDE, GRID_SIDE), mode="bicubic", antialias=True)
+    return resized.clamp(0, 1)
+
+
+def save_grid(grid: Tensor, path: Path) -> None:
+    """Write (3, H, W) in [0, 1] as a PNG, atomically."""
+    pixels = (grid.permute(1, 2, 0) * 255).round().byte().numpy()
+    partial = path.with_suffix(".partial")
+    Image.fromarray(pixels).save(partial, format="PNG")
+    partial.replace(path)

@@ -1,0 +1,83 @@
+"""`pmavae train`: make a model, or a better one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pmavae.presets import PRESETS
+from pmavae_cli.console import Console
+
+RESUME = ("auto", "never")
+
+
+@click.command()
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="The shape of the model.  [default: tiny]")
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="DIR_OR_TAR...",
+    help="Pictures: a folder, a tar, or one file; may be given several times. A manifest.csv beside them "
+    "(columns file and class) balances their classes.",
+)
+@click.argument("more_data", nargs=-1, metavar="[DIR_OR_TAR]...")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder of the run.  [default: runs/PRESET]")
+@click.option("--config", type=click.Path(path_type=Path), help="Settings as TOML or JSON; options override.")
+@click.option("--time-limit", metavar="TIME", help="Length of the run, such as 2h or 90m.  [default: 2h]")
+@click.option("--steps", type=click.IntRange(1), help="Length of the run in optimizer steps instead.")
+@click.option("--pause-after", metavar="TIME", help="Save and end this session; run again to continue.")
+@click.option("--init-from", metavar="WEIGHTS", help="Start from weights: a name, a file or a folder.")
+@click.option(
+    "--resume",
+    type=click.Choice(RESUME),
+    default="auto",
+    show_default=True,
+    help="auto continues the run in --out, if there is one.",
+)
+@click.option("--perceptual", metavar="NAME", help="Feature network: vgg16, efficientnet-lite0 or none.")
+@click.option("--classes", type=click.Path(path_type=Path), help="A manifest.csv that is elsewhere.")
+@click.option(
+    "--validate",
+    type=click.Path(path_type=Path),
+    help="Pictures to validate on.  [default: some of the data, held out]",
+)
+@click.option("--cache", type=click.Path(path_type=Path), help="The decoded pictures.  [default: in the run]")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any setting: loss.kl=1e-5, phases.0.batch=4.",
+)
+@click.option("--save-every", default="5m", show_default=True, metavar="TIME", help="Between checkpoints.")
+@click.option("--keep", type=click.IntRange(1), default=3, show_default=True, help="Checkpoints to keep.")
+@click.option(
+    "--log-every", type=click.IntRange(1), default=50, show_default=True, help="Steps between lines."
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
+)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+@click.option("--seed", type=int, help="The same seed makes the same run.  [default: 0]")
+@click.option("--dry-run", is_flag=True, help="Tell what would be done, and end.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def train(ctx: click.Context, **options: Any) -> None:
+    """Train a model on your own pictures.
+
+    A run is a folder: checkpoints, the log, previews, and in the end model.safetensors, which every task
+    takes as --weights. Running the same command again continues it. Ctrl-C saves before it ends.
+    """
+    if options["steps"] and options["time_limit"]:
+        raise click.UsageError("--steps and --time-limit are two lengths of one run: give one.")
+    # Threads that spin while they wait slow each other down. Read when torch is loaded, which is now.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from pmavae_cli.training_session import TrainingOptions, run_training
+
+    data = [*options.pop("data"), *options.pop("more_data")]
+    console = Console(quiet=options.pop("quiet"), debug=options.pop("debug"))
+    ctx.exit(run_training(TrainingOptions(data=data, **options), console))

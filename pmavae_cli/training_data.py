@@ -1,0 +1,104 @@
+"""The pictures of a run: what is trained on, what is held out to validate on, what was refused."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from pmavae.errors import PMAVAEError
+from pmavae.training.config import TrainConfig
+from pmavae.training.corpus import open_or_build
+from pmavae.training.decoding import decoded
+from pmavae.training.processes import Processes
+from pmavae.training.run_folder import RunFolder
+from pmavae.training.survey import PictureEntry, Refusal, Survey, survey
+from pmavae.training.validation import middle, validation_pictures
+from pmavae_cli.console import Console
+
+if TYPE_CHECKING:
+    from pmavae_cli.training_session import TrainingOptions
+
+VALIDATION_COUNT = 8
+HELD_OUT_SHARE = 0.1  # of the pictures, at most
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a session trains and validates on."""
+
+    survey: Survey  # what is trained on
+    held_out: list[PictureEntry]
+    refused: list[Refusal]
+    cache: Path
+    validation_folder: Path | None
+
+    @property
+    def largest_crop(self) -> int:
+        """The largest square, in px, that one of the pictures has."""
+        return self.survey.largest_crop
+
+    def build(self, console: Console) -> None:
+        """Decode the pictures into the cache, unless they are there; names those that fail."""
+
+        def progress(done: int, total: int) -> None:
+            if done % 500 == 0 or done == total:
+                console.note(f"decoded {done} of {total} pictures")
+
+        for refusal in open_or_build(self.survey, self.cache, progress):
+            console.note(refusal.reason)
+
+    def validation(self) -> list[Tensor]:
+        """Pictures (1, 3, H, W) that are the same in every session."""
+        if self.validation_folder is not None:
+            return validation_pictures(self.validation_folder, VALIDATION_COUNT)
+        entries = self.held_out or self.survey.found[:VALIDATION_COUNT]
+        pictures = [middle(pixels) for _, pixels in decoded(entries) if not isinstance(pixels, Refusal)]
+        if not pictures:
+            raise PMAVAEError("no picture to validate on can be decoded: give some with --validate FOLDER")
+        return pictures
+
+
+def find_data(config: TrainConfig, options: TrainingOptions, folder: RunFolder) -> TrainingData:
+    """Survey the sources and hold some pictures out, the same ones every time."""
+    found = survey([Path(source) for source in config.data], options.classes)
+    held_out: list[PictureEntry] = []
+    if options.validate is None:
+        count = min(VALIDATION_COUNT, int(len(found.found) * HELD_OUT_SHARE))
+        held_out = sorted(found.found, key=_lot)[:count]
+    rest = [entry for entry in found.found if entry not in held_out]
+    return TrainingData(
+        survey=replace(found, found=rest),
+        held_out=held_out,
+        refused=found.refused,
+        cache=options.cache or folder.cache,
+        validation_folder=options.validate,
+    )
+
+
+def prepare_data(
+    config: TrainConfig,
+    options: TrainingOptions,
+    folder: RunFolder,
+    processes: Processes,
+    console: Console,
+) -> TrainingData:
+    """Find the pictures, name the refused ones, and fill the cache unless this is a dry run."""
+    data = find_data(config, options, folder)
+    if options.dry_run:
+        return data
+    if processes.is_main:
+        for refusal in data.refused:
+            console.note(refusal.reason)
+        data.cache.parent.mkdir(parents=True, exist_ok=True)
+        data.build(console)
+    processes.wait()
+    return data
+
+
+def _lot(entry: PictureEntry) -> str:
+    """Where a picture stands when some are drawn: as by chance, but by its name alone."""
+    return hashlib.blake2b(PurePath(entry.name).name.encode()).hexdigest()

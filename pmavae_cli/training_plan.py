@@ -1,0 +1,65 @@
+"""What `pmavae train --dry-run` tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pmavae import PMAVAE, PRESETS
+from pmavae.training.config import TrainConfig, duration
+from pmavae.training.memory import activation_bytes, phase_bytes
+from pmavae.training.perceptual import PerceptualNetwork
+from pmavae.training.processes import Processes
+from pmavae.training.run_folder import RunFolder
+from pmavae.training.trainer import choose_precision
+from pmavae_cli.console import print_table
+from pmavae_cli.training_data import TrainingData
+from pmavae_cli.training_display import span
+
+
+def print_plan(
+    config: TrainConfig,
+    data: TrainingData,
+    folder: RunFolder,
+    resume_from: Path | None,
+    network: PerceptualNetwork | None,
+    processes: Processes,
+) -> None:
+    """The phases with their lengths and memory, the pictures, where the run starts; on stdout."""
+    model = PMAVAE(PRESETS[config.preset]).to(processes.device)
+    precision = choose_precision(config, processes)
+    kind = str(precision).removeprefix("torch.") if precision else "float32"
+    start = resume_from or config.init_from or "the linear start"
+    length = f"{config.steps} steps" if config.steps else config.time_limit
+    facts: list[list[str]] = [
+        ["run", str(folder.path)],
+        ["preset", f"{config.preset}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters"],
+        ["starts from", str(start)],
+        ["length", length],
+        ["device", f"{processes.device}, {kind}, {processes.world} process(es)"],
+        ["perceptual network", config.loss.network if network is not None else "none"],
+        [
+            "pictures",
+            f"{len(data.survey.found)} to train on, {len(data.held_out)} to validate on",
+        ],
+        *(["refused", refusal.reason] for refusal in data.refused),
+    ]
+    print_table(facts)
+    per_pixel = activation_bytes(model, config, network)
+    total = sum(phase.share for phase in config.phases)
+    rows = [["phase", "objective", "length", "crop", "batch", "learning rate", "memory"]]
+    for phase in config.phases:
+        share = phase.share / total
+        rows.append(
+            [
+                phase.name,
+                phase.objective,
+                f"{share * config.steps:.0f} steps"
+                if config.steps
+                else span(share * duration(config.time_limit)),
+                f"{phase.crop} px",
+                f"{phase.batch}" + (f" in {phase.accumulate}" if phase.accumulate > 1 else ""),
+                f"{phase.learning_rate:g} to {phase.final_rate:g}",
+                f"about {phase_bytes(model, phase, per_pixel, processes.world) / 2**30:.1f} GiB",
+            ]
+        )
+    print_table(rows)

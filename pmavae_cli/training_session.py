@@ -1,0 +1,261 @@
+"""One session of `pmavae train`: from the options to a finished, paused or interrupted run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from pmavae import PMAVAE, PRESETS
+from pmavae.errors import PMAVAEError
+from pmavae.training.checkpoint import load_checkpoint, save_checkpoint
+from pmavae.training.config import TrainConfig, duration
+from pmavae.training.corpus import Corpus
+from pmavae.training.linear_start import linear_start
+from pmavae.training.perceptual import PerceptualNetwork, perceptual_network
+from pmavae.training.processes import Processes, join_processes
+from pmavae.training.recording import Meter, Recorder
+from pmavae.training.run_folder import RunFolder, resolve_config, usable_phases
+from pmavae.training.schedule import Clock, StepClock, TimeClock
+from pmavae.training.trainer import Trainer
+from pmavae.training.validation import preview, save_grid, score
+from pmavae_cli.console import Console
+from pmavae_cli.session import choose_device
+from pmavae_cli.training_data import TrainingData, prepare_data
+from pmavae_cli.training_display import Display
+from pmavae_cli.training_plan import print_plan
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The options of the command, as given."""
+
+    preset: str | None
+    data: list[str]
+    out: Path | None
+    config: Path | None
+    time_limit: str | None
+    steps: int | None
+    pause_after: str | None
+    init_from: str | None
+    resume: str
+    perceptual: str | None
+    classes: Path | None
+    validate: Path | None
+    cache: Path | None
+    settings: tuple[str, ...]
+    save_every: str
+    keep: int
+    log_every: int
+    device: str
+    threads: int | None
+    seed: int | None
+    dry_run: bool
+    debug: bool = False
+
+
+class Interrupt:
+    """Ctrl-C as a request: the first lets the step end and the run be saved, the second leaves at once."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __enter__(self) -> Interrupt:
+        self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal:
+            os._exit(128 + number)
+        self.signal = number
+
+
+def run_training(options: TrainingOptions, console: Console) -> int:
+    """Train; returns the exit status: 0, or 130 (143) after Ctrl-C (SIGTERM)."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    pause_after = duration(options.pause_after) if options.pause_after else float("inf")
+    save_every = duration(options.save_every)
+    processes = join_processes(choose_device(options.device))
+    folder, config, resume_from = _resolve(options, processes)
+    # What can be wrong at once comes before the pictures, which take minutes to decode.
+    network = perceptual_network(config.loss.network) if _needs_features(config) else None
+    model = _initial_model(config)
+    data = prepare_data(config, options, folder, processes, console)
+    config, reasons = usable_phases(config, data.largest_crop)
+    for reason in reasons:
+        if processes.is_main:
+            console.note(reason)
+    if options.dry_run:
+        if processes.is_main:
+            print_plan(config, data, folder, resume_from, network, processes)
+        return 0
+    with Interrupt() as interrupt:
+        session = _Session(options, config, folder, processes, console, network)
+        return session.run(model, data, resume_from, interrupt, pause_after, save_every)
+
+
+def _needs_features(config: TrainConfig) -> bool:
+    return config.loss.perceptual > 0 or any(phase.objective == "paint" for phase in config.phases)
+
+
+def _initial_model(config: TrainConfig) -> PMAVAE:
+    torch.manual_seed(config.seed)
+    if not config.init_from:
+        return PMAVAE(PRESETS[config.preset])
+    model = PMAVAE.from_pretrained(config.init_from)
+    if model.config.preset != config.preset:
+        raise PMAVAEError(
+            f"{config.init_from} has weights of preset {model.config.preset}, not {config.preset}: "
+            f"use --preset {model.config.preset}"
+        )
+    return model
+
+
+def _resolve(options: TrainingOptions, processes: Processes) -> tuple[RunFolder, TrainConfig, Path | None]:
+    flags = {
+        "preset": options.preset,
+        "data": [str(Path(source).absolute()) for source in options.data],
+        "steps": options.steps,
+        "time_limit": options.time_limit,
+        "init_from": options.init_from,
+        "seed": options.seed,
+        "network": options.perceptual,
+    }
+
+    def resolve(folder: RunFolder, resumed: bool) -> TrainConfig:
+        return resolve_config(
+            folder,
+            resumed=resumed,
+            file=options.config,
+            flags=dict(flags),
+            settings=list(options.settings),
+            on_cpu=processes.device.type == "cpu",
+        )
+
+    if options.out is None:
+        folder = RunFolder(Path("runs") / resolve(RunFolder(Path()), False).preset)
+    else:
+        folder = RunFolder(options.out)
+    resume_from = folder.resume_point()
+    if resume_from is not None and options.resume == "never":
+        raise PMAVAEError(f"{folder.path} has a run already: choose another --out, or --resume auto")
+    config = resolve(folder, resume_from is not None)
+    if not config.data:
+        raise PMAVAEError("there is nothing to train on: give pictures with --data DIR_OR_TAR")
+    return folder, config, resume_from
+
+
+class _Session:
+    def __init__(
+        self,
+        options: TrainingOptions,
+        config: TrainConfig,
+        folder: RunFolder,
+        processes: Processes,
+        console: Console,
+        network: PerceptualNetwork | None,
+    ) -> None:
+        self.options, self.config, self.folder = options, config, folder
+        self.processes, self.console, self.network = processes, console, network
+
+    def run(
+        self,
+        model: PMAVAE,
+        data: TrainingData,
+        resume_from: Path | None,
+        interrupt: Interrupt,
+        pause_after: float,
+        save_every: float,
+    ) -> int:
+        began = time.monotonic()
+        corpus = Corpus(data.cache, self.config.shares)
+        styles = Corpus(data.cache, self.config.style_shares)
+        trainer, self.elapsed = self._trainer(model, corpus, styles, resume_from)
+        self.began = began
+        self.validation = data.validation() if self.processes.is_main else []
+        if self.processes.is_main:
+            self.folder.save_config(self.config)
+            self.folder.previews.mkdir(exist_ok=True)
+        saved = time.monotonic()
+        meter = Meter()
+        progress = trainer.clock.progress(trainer.step)
+        if progress >= 1:
+            self.console.note(f"{self.folder.path} is at its end: more --steps or --time-limit go on")
+        speaks = self.processes.is_main
+        with (
+            Recorder(self.folder.path, writes=speaks) as recorder,
+            Display(self.console, speaks, progress) as display,
+        ):
+            if resume_from is not None:
+                display.say(f"continuing {resume_from}")
+
+            def stop() -> bool:
+                return bool(interrupt.signal) or time.monotonic() - began >= pause_after
+
+            for report in trainer.run(stop):
+                meter.add(report)
+                row = None
+                if report.step % self.options.log_every == 0:
+                    row = meter.row()
+                    recorder.write(row)
+                display.advance(report.position.progress, report.position.phase.name, row)
+                if speaks and time.monotonic() - saved >= save_every:
+                    self._save(trainer, recorder, display)
+                    saved = time.monotonic()
+            if speaks:
+                self._save(trainer, recorder, display)
+                self._export(trainer, display)
+        if interrupt.signal:
+            self.console.note(f"interrupted and saved: the same command continues {self.folder.path}")
+            return 128 + interrupt.signal
+        return 0
+
+    def _trainer(
+        self, model: PMAVAE, corpus: Corpus, styles: Corpus, resume_from: Path | None
+    ) -> tuple[Trainer, float]:
+        config = self.config
+        if not config.init_from and resume_from is None:
+            linear_start(model, corpus, config.linear_crops)
+        clock: Clock = StepClock(config.steps) if config.steps else TimeClock(duration(config.time_limit))
+        trainer = Trainer(model, config, corpus, styles, clock, self.processes, self.network)
+        elapsed = 0.0
+        if resume_from is not None:
+            numbers = load_checkpoint(resume_from, trainer.state)
+            trainer.numbers, elapsed = numbers, float(numbers["elapsed"])
+        if isinstance(clock, TimeClock):
+            clock.begin(elapsed)
+        self.processes.share([*trainer.model.state_dict().values(), *trainer.average.state_dict().values()])
+        return trainer, elapsed
+
+    def _save(self, trainer: Trainer, recorder: Recorder, display: Display) -> None:
+        numbers = trainer.numbers | {"elapsed": self.elapsed + time.monotonic() - self.began}
+        path = save_checkpoint(
+            self.folder.checkpoints, trainer.state, numbers, self._weights_id(trainer), self.options.keep
+        )
+        scores = score(trainer.average, self.validation)
+        recorder.write({"step": float(trainer.step), **scores}, "validation")
+        grid = preview(trainer.average, self.validation)
+        save_grid(grid, self.folder.previews / f"{path.name}.png")
+        recorder.picture(grid, trainer.step)
+        display.say(f"saved {path}: PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f} on validation")
+
+    def _export(self, trainer: Trainer, display: Display) -> None:
+        path = trainer.average.save_pretrained(self.folder.path, self._weights_id(trainer))
+        sheet = self.folder.path / "contact-sheet.png"
+        save_grid(preview(trainer.average, self.validation), sheet)
+        display.say(f"weights {path}, pictures {sheet}")
+
+    def _weights_id(self, trainer: Trainer) -> str:
+        return f"{self.config.preset}-{self.folder.path.name[:60]}-{trainer.step}"
