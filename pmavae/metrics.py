@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,3 +38,16 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     luminance = (2 * mean_a * mean_b + K1**2) / (mean_a.square() + mean_b.square() + K1**2)
     structure = (2 * covariance + K2**2) / (variance_a + variance_b + K2**2)
     return (luminance * structure).mean((1, 2, 3))
+
+
+def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Perceptual distance of two batches by their feature maps (B, C, h, w) of every layer, (B,).
+
+    LPIPS (arXiv 1801.03924) without its learned weights: the squared distance of unit-length feature
+    vectors, averaged over positions and layers. 0 for equal ones, 2 for unrelated ones.
+    """
+    layers = [
+        (F.normalize(x.float(), dim=1) - F.normalize(y.float(), dim=1)).square().sum(1).mean((1, 2))
+        for x, y in zip(a, b, strict=True)
+    ]
+    return torch.stack(layers).mean(0)

@@ -12,6 +12,7 @@ import click
 
 from pmavae import __version__
 from pmavae.errors import PMAVAEError
+from pmavae_cli.commands.bench import bench
 from pmavae_cli.commands.info import info
 from pmavae_cli.commands.plugins import plugins
 from pmavae_cli.commands.train import train
@@ -33,7 +34,7 @@ class Commands(click.Group):
             context_settings={"help_option_names": ["-h", "--help"]},
         )
         self._tasks = [task_command(task) for task in registry.tasks.values()]
-        self._others: list[click.Command] = [train, info, plugins]
+        self._others: list[click.Command] = [train, bench, info, plugins]
         for command in (*self._tasks, *self._others):
             self.add_command(command)
 

@@ -4,7 +4,6 @@ import io
 import os
 import struct
 import tarfile
-import threading
 import zlib
 from dataclasses import replace
 
@@ -21,8 +20,8 @@ from pmavae.training import corpus as corpus_module
 from pmavae.training.augmentation import augment_styles
 from pmavae.training.corpus import Corpus, build_cache, open_or_build
 from pmavae.training.decoding import decoded
-from pmavae.training.prefetch import Prefetcher, to_device
 from pmavae.training.survey import survey
+from pmavae.training.transfer import to_device
 
 
 def encoded(image, kind="PNG", **options):
@@ -431,29 +430,6 @@ def test_style_augmentation_is_its_generator_s():
     assert torch.equal(torch.random.get_rng_state(), before)
     grey = augment_styles(torch.full((16, 3, 64, 64), 0.5), 32, torch.Generator().manual_seed(0))
     torch.testing.assert_close(grey.median(), torch.tensor(0.5), atol=1e-3, rtol=0)
-
-
-def test_batches_are_drawn_ahead_in_order_and_errors_come_with_their_step():
-    drawn = []
-    begun = threading.Event()
-
-    def draw(step):
-        drawn.append(step)
-        if step == 6:
-            begun.set()
-        if step == 7:
-            raise ValueError("step 7")
-        return step * 10
-
-    with Prefetcher(draw, start=5) as batches:
-        assert begun.wait(10)  # without anybody asking
-        assert [batches.next(), batches.next()] == [50, 60]
-        with pytest.raises(ValueError, match="step 7"):
-            batches.next()
-        assert batches.next() == 80 and batches.waited > 0
-    assert drawn == list(range(5, 5 + len(drawn))) and len(drawn) <= 6
-    with pytest.raises(RuntimeError):
-        batches.next()
 
 
 def test_bytes_become_floats_on_the_device():

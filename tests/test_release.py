@@ -16,7 +16,7 @@ def test_only_better_weights_are_released(tmp_path):
 
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    gradient = Image.linear_gradient("L").resize((64, 48))
+    gradient = Image.linear_gradient("L").resize((96, 80))
     Image.merge("RGB", (gradient, gradient.rotate(90), gradient.rotate(180))).save(pictures / "a.png")
     folder = tmp_path / "weights"
     folder.mkdir()
@@ -35,6 +35,9 @@ def test_only_better_weights_are_released(tmp_path):
     assert second["scores"][SCORE] > first["scores"][SCORE]
     with pytest.raises(WeightsError, match="nothing was released"):
         release(tmp_path / "worse", "test-3", pictures, "none", folder)
+
+    with pytest.raises(WeightsError, match="test-2 is released already"):
+        release(tmp_path / "better", "test-2", pictures, "none", folder)
 
     (entry,) = Manifest.load(folder / "manifest.json").entries
     assert entry.id == "test-2"

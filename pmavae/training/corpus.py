@@ -24,8 +24,8 @@ from torch import Tensor
 from pmavae.errors import PMAVAEError
 from pmavae.tensor_file import write_atomically
 from pmavae.training.decoding import decoded
-from pmavae.training.prefetch import to_device
 from pmavae.training.survey import NO_CLASS, Refusal, Survey
+from pmavae.training.transfer import to_device
 from pmavae.training.untrusted_picture import MIN_SIDE
 
 FLAT_DEVIATION = 5.0  # of 255: a crop whose channels vary less teaches nothing and is drawn again …

@@ -1,57 +1,89 @@
-"""Reconstruction quality on a folder of pictures, as the product would give it."""
+"""How a model does on pictures, as the product would show them: through the bytes of a latent file."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
+from torch import Tensor
 
-from pmavae.autoencoder import PMAVAE
+from pmavae.autoencoder import PMAVAE, reflect_pad, to_tensor
+from pmavae.errors import ImageError, PMAVAEError
 from pmavae.latent_file import LatentHeader, latents_to_bytes, read_latents
-
-SUFFIXES = {".png", ".jpg", ".jpeg"}
-
-
-def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio of two uint8 pictures in dB, over all RGB values together."""
-    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+from pmavae.metrics import psnr
+from pmavae.style import split_style
+from pmavae.training.losses import ACTIVE_NATS, kl_per_channel
+from pmavae.training.untrusted_picture import SUFFIXES, decode_rgb
 
 
 def picture_paths(folder: Path) -> list[Path]:
-    """The pictures in a folder, by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    """The pictures in a folder, by name. Raises PMAVAEError where there is no such folder, or none in it."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise PMAVAEError(f"{folder} cannot be read: {error.strerror}") from None
+    if not paths:
+        raise PMAVAEError(f"{folder} has no pictures")
+    return paths
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """What became of one picture on its way through a latent file."""
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """A picture, upright, as (H, W, 3) uint8. Raises ImageError, naming the file."""
+    try:
+        with path.open("rb") as file:
+            return decode_rgb(file, str(path))
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror or error}") from None
 
-    psnr: float  # dB, between 8-bit pictures
-    bits_per_pixel: float  # of the whole latent file, fp16
+
+def unit(pixels: NDArray[np.uint8]) -> Tensor:
+    """(H, W, 3) uint8 as (1, 3, H, W) in [0, 1], float64: exact enough for any metric."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].double() / 255
 
 
-def reconstructions(model: PMAVAE, folder: Path) -> dict[str, Reconstruction]:
-    """Encode every picture of a folder to the bytes of a latent file and decode these; by file name."""
+def reconstruct(model: PMAVAE, picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
+    """What a latent file of the picture decodes to, (H, W, 3) uint8, and the bytes of that file (fp16)."""
     header = LatentHeader(model.config.preset, model.weights_id, model.weights_sha256)
-    config_for = {model.config.preset: model.config}.__getitem__
-    results = {}
-    for path in picture_paths(folder):
-        picture = np.asarray(Image.open(path).convert("RGB"))
-        latents = model.encode(picture).replace(logvar_base=None, logvar_detail=None)
-        data = latents_to_bytes(latents, header)
-        decoded = model.decode(read_latents(data, config_for, name=path.name)[0])[0].permute(1, 2, 0)
-        results[path.name] = Reconstruction(
-            psnr(picture, (decoded * 255).round().byte().cpu().numpy()),
-            8 * len(data) / (picture.shape[0] * picture.shape[1]),
-        )
-    return results
+    latents = model.encode(picture).replace(logvar_base=None, logvar_detail=None)
+    data = latents_to_bytes(latents, header)
+    read, _ = read_latents(data, {model.config.preset: model.config}.__getitem__, name="the latent file")
+    decoded = model.decode(read)[0].permute(1, 2, 0)
+    return (decoded * 255).round().byte().cpu().numpy(), len(data)
 
 
 def reconstruction_psnr(model: PMAVAE, folder: Path) -> dict[str, float]:
-    """The PSNR of each of `reconstructions`."""
-    return {name: result.psnr for name, result in reconstructions(model, folder).items()}
+    """PSNR in dB of each picture of a folder against what its latent file decodes to, by file name."""
+    scores = {}
+    for path in picture_paths(folder):
+        picture = read_rgb(path)
+        scores[path.name] = float(psnr(unit(picture), unit(reconstruct(model, picture)[0])))
+    return scores
+
+
+@dataclass(frozen=True)
+class LatentUse:
+    """How much one latent says."""
+
+    nats: float  # KL to a standard normal, a channel and position
+    active: int  # channels whose KL is above ACTIVE_NATS …
+    channels: int  # … of so many
+
+
+@torch.no_grad()
+def latent_use(model: PMAVAE, folder: Path) -> dict[str, LatentUse]:
+    """KL and active dimensions of z_base, z_detail and the learned part of z_style over a folder."""
+    kls: dict[str, list[Tensor]] = {"z_base": [], "z_detail": [], "z_style": []}
+    for path in picture_paths(folder):
+        posterior = model.encoder(reflect_pad(to_tensor(read_rgb(path)).to(model.device)))
+        learned = split_style(posterior.z_style, model.config)[2][:, :, None, None]
+        kls["z_base"].append(kl_per_channel(posterior.z_base, posterior.logvar_base))
+        kls["z_detail"].append(kl_per_channel(posterior.z_detail, posterior.logvar_detail))
+        kls["z_style"].append(kl_per_channel(learned, posterior.logvar_style))
+    means = {name: torch.stack(values).mean(0) for name, values in kls.items()}
+    return {
+        name: LatentUse(float(kl.mean()), int((kl > ACTIVE_NATS).sum()), len(kl))
+        for name, kl in means.items()
+    }

@@ -1,8 +1,6 @@
-"""What a reconstruction costs: pixels, edges, features and the price of the latents."""
+"""What a reconstruction costs beside pixels and features: edges, and the price of the latents."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +17,6 @@ def edge_loss(a: Tensor, b: Tensor) -> Tensor:
     kernels = torch.stack((_SOBEL, _SOBEL.T))[:, None].to(a)
     difference = (a - b).flatten(0, 1)[:, None]  # the gradient is linear: one convolution is enough
     return F.conv2d(difference, kernels, padding=1).abs().mean()
-
-
-def feature_loss(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Squared distance of unit-length feature vectors, averaged over positions and layers.
-
-    LPIPS without its learned weights (arXiv 1801.03924); 0 is equal, 2 is orthogonal twice over.
-    """
-    layers = [
-        (F.normalize(x.float(), dim=1) - F.normalize(y.float(), dim=1)).square().sum(1).mean()
-        for x, y in zip(a, b, strict=True)
-    ]
-    return torch.stack(layers).mean()
 
 
 def kl_per_channel(mean: Tensor, logvar: Tensor) -> Tensor:

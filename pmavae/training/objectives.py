@@ -10,9 +10,10 @@ from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE
 from pmavae.encoder import Posterior
+from pmavae.metrics import feature_distance
 from pmavae.style import join_style, mix_style, split_style
 from pmavae.training.config import LossConfig, PaintConfig
-from pmavae.training.losses import edge_loss, feature_loss, kl_loss
+from pmavae.training.losses import edge_loss, kl_loss
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.style_losses import (
     content_distance,
@@ -116,7 +117,7 @@ def _cost(
     if network is not None and config.perceptual:
         with torch.no_grad():
             wanted = network(target)
-        distance = feature_loss(network(output), wanted)
+        distance = feature_distance(network(output), wanted).mean()
         total = total + config.perceptual * distance
         parts["perceptual"] = distance.detach()
     return total, target, output, parts

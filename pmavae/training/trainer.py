@@ -25,9 +25,9 @@ from pmavae.training.config import Phase, TrainConfig
 from pmavae.training.corpus import Corpus
 from pmavae.training.objectives import Draws, Outcome, reconstruction, repainting
 from pmavae.training.perceptual import PerceptualNetwork
-from pmavae.training.prefetch import to_device
 from pmavae.training.processes import Processes
 from pmavae.training.schedule import Clock, Position, position
+from pmavae.training.transfer import to_device
 
 LINEAR = ("encoder.linear_", "decoder.lapped_")
 Batch = list[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]  # micro-batches of contents and styles
@@ -265,7 +265,8 @@ class Trainer:
         contents = to_device(pictures, device)
         shown = None if styles is None else to_device(styles, device)
         if shown is not None:
-            shown = augment_styles(shown, contents.shape[-1], draws.on_cpu)
+            own = torch.Generator().manual_seed(seed + 1 + self.processes.rank)  # other rows, other views
+            shown = augment_styles(shown, contents.shape[-1], own)
         enabled = self.precision is not None
         with torch.autocast(device.type, dtype=self.precision, enabled=enabled):
             if shown is None:

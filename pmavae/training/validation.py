@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.errors import PMAVAEError
 from pmavae.metrics import psnr, ssim
 from pmavae.style import mix_style
-from pmavae.training.evaluation import picture_paths
+from pmavae.training.evaluation import picture_paths, read_rgb
 
 MAX_SIDE = 512  # px; larger pictures are cropped in the middle
 GRID_SIDE = 256  # px of a picture in a grid
@@ -27,18 +26,7 @@ def validation_pictures(folder: Path, count: int) -> list[Tensor]:
 
     Raises PMAVAEError, naming the folder or the file, where there is none or one is unreadable.
     """
-    paths = picture_paths(folder)[:count]
-    if not paths:
-        raise PMAVAEError(f"{folder} has no pictures to validate on")
-    pictures = []
-    for path in paths:
-        try:
-            with Image.open(path) as file:
-                pixels = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise PMAVAEError(f"{path} cannot be read as a picture: {error}") from None
-        pictures.append(middle(pixels))
-    return pictures
+    return [middle(read_rgb(path)) for path in picture_paths(folder)[:count]]
 
 
 def middle(pixels: np.ndarray) -> Tensor:

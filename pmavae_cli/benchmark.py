@@ -1,0 +1,114 @@
+"""The scores of several codecs on the same pictures, in the same run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pmavae import PMAVAE
+from pmavae.errors import PMAVAEError
+from pmavae.metrics import feature_distance, psnr, ssim
+from pmavae.training.evaluation import read_rgb, reconstruct, unit
+from pmavae.training.perceptual import PerceptualNetwork
+from pmavae_cli.peers import PEERS, Codec
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a codec made of one picture, or of all of them on average."""
+
+    codec: str
+    picture: str  # file name; "mean" for the average
+    psnr: float  # dB
+    ssim: float
+    perceptual: float | None  # feature distance; None without a network
+    bits_per_pixel: float
+    seconds: float
+
+    def row(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def codecs(weights: list[str], peers: list[str], device: torch.device) -> dict[str, Codec]:
+    """Every model, then every peer, by name. Raises PMAVAEError for weights that cannot be had."""
+    found: dict[str, Codec] = {}
+    for name in weights:
+        model = PMAVAE.from_pretrained(name).to(device)
+        found[model.weights_id] = partial(_through_latents, model)
+    for name in peers:
+        found[name] = PEERS[name].open()
+    return found
+
+
+def _through_latents(model: PMAVAE, picture: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], int]:
+    return reconstruct(model, picture)
+
+
+def scores(
+    codecs: dict[str, Codec],
+    paths: list[Path],
+    network: PerceptualNetwork | None,
+    device: torch.device,
+    failed: Callable[[Path, PMAVAEError], None],
+) -> Iterator[Score]:
+    """Each codec on each picture, picture by picture; an unreadable picture goes to `failed`.
+
+    The first codec is run once before, so that no figure has the time of loading kernels in it.
+    """
+    for codec in codecs.values():
+        codec(np.zeros((64, 64, 3), np.uint8), 1000)
+    for path in paths:
+        try:
+            picture = read_rgb(path)
+        except PMAVAEError as error:
+            failed(path, error)
+            continue
+        original, size = unit(picture), 0
+        for name, codec in codecs.items():
+            began = time.perf_counter()
+            decoded, written = codec(picture, size)
+            seconds = time.perf_counter() - began
+            size = size or written  # peers are to be as large as the first model's latents
+            result = unit(decoded)
+            yield Score(
+                name,
+                path.name,
+                float(psnr(original, result)),
+                float(ssim(original, result)),
+                None if network is None else _perceptual(network, original, result, device),
+                8 * written / (picture.shape[0] * picture.shape[1]),
+                seconds,
+            )
+
+
+@torch.no_grad()
+def _perceptual(network: PerceptualNetwork, a: torch.Tensor, b: torch.Tensor, device: torch.device) -> float:
+    return float(feature_distance(*(network(x.to(device, torch.float32)) for x in (a, b))))
+
+
+def means(rows: list[Score]) -> list[Score]:
+    """One score a codec: the mean over the pictures."""
+    result = []
+    for codec in dict.fromkeys(row.codec for row in rows):
+        own = [row for row in rows if row.codec == codec]
+        distances = [row.perceptual for row in own if row.perceptual is not None]
+        result.append(
+            Score(
+                codec,
+                "mean",
+                statistics.fmean(row.psnr for row in own),
+                statistics.fmean(row.ssim for row in own),
+                statistics.fmean(distances) if distances else None,
+                statistics.fmean(row.bits_per_pixel for row in own),
+                statistics.fmean(row.seconds for row in own),
+            )
+        )
+    return result
