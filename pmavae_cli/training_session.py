@@ -79,6 +79,8 @@ class Interrupt:
         if self.signal:
             os._exit(128 + number)
         self.signal = number
+        # Straight to the terminal: a handler may have come in the middle of another line.
+        os.write(2, b"\npmavae: ending after this step; Ctrl-C again leaves at once\n")
 
 
 def run_training(options: TrainingOptions, console: Console) -> int:
@@ -88,6 +90,9 @@ def run_training(options: TrainingOptions, console: Console) -> int:
     pause_after = duration(options.pause_after) if options.pause_after else float("inf")
     save_every = duration(options.save_every)
     processes = join_processes(choose_device(options.device))
+    if processes.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # crops of a phase all have one size
+        torch.set_float32_matmul_precision("high")
     folder, config, resume_from = _resolve(options, processes)
     # What can be wrong at once comes before the pictures, which take minutes to decode.
     network = perceptual_network(config.loss.network) if _needs_features(config) else None
