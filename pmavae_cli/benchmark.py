@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,26 +27,36 @@ class Score:
     """What a codec made of one picture, or of all of them on average."""
 
     codec: str
-    picture: str  # file name; "mean" for the average
-    psnr: float  # dB
+    picture: str  # path; "mean" for the average
+    psnr: float  # dB; infinite for equal pictures
     ssim: float
     perceptual: float | None  # feature distance; None without a network
     bits_per_pixel: float
     seconds: float
 
     def row(self) -> dict[str, object]:
-        return asdict(self)
+        """For JSON, which has no infinity: null stands for it."""
+        values = asdict(self)
+        values["psnr"] = self.psnr if math.isfinite(self.psnr) else None
+        return values
 
 
-def codecs(weights: list[str], peers: list[str], device: torch.device) -> dict[str, Codec]:
-    """Every model, then every peer, by name. Raises PMAVAEError for weights that cannot be had."""
-    found: dict[str, Codec] = {}
-    for name in weights:
+def load_models(weights: Iterable[str], device: torch.device) -> dict[str, PMAVAE]:
+    """The models by the names of their rows. Raises PMAVAEError for weights that cannot be had."""
+    found: dict[str, PMAVAE] = {}
+    for name in dict.fromkeys(weights):
         model = PMAVAE.from_pretrained(name).to(device)
-        found[model.weights_id] = partial(_through_latents, model)
-    for name in peers:
-        found[name] = PEERS[name].open()
+        # Files that differ may have one id: that of a run has its folder's name and its step.
+        label = f"{model.weights_id} ({name})" if model.weights_id in found else model.weights_id
+        found[label] = model
     return found
+
+
+def codecs(models: dict[str, PMAVAE], peers: Iterable[str]) -> dict[str, Codec]:
+    """Every model, then every peer, by name; the peers are compared with the first model."""
+    found: dict[str, Codec] = {name: partial(_through_latents, model) for name, model in models.items()}
+    first = next(iter(models.values()))
+    return found | {name: PEERS[name].open(first) for name in peers}
 
 
 def _through_latents(model: PMAVAE, picture: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], int]:
@@ -59,7 +70,8 @@ def scores(
     device: torch.device,
     failed: Callable[[Path, PMAVAEError], None],
 ) -> Iterator[Score]:
-    """Each codec on each picture, picture by picture; an unreadable picture goes to `failed`.
+    """Each codec on each picture, picture by picture; `failed` hears of a picture that cannot be read,
+    or that a codec cannot hold.
 
     The first codec is run once before, so that no figure has the time of loading kernels in it.
     """
@@ -74,13 +86,17 @@ def scores(
         original, size = unit(picture), 0
         for name, codec in codecs.items():
             began = time.perf_counter()
-            decoded, written = codec(picture, size)
+            try:
+                decoded, written = codec(picture, size)
+            except PMAVAEError as error:
+                failed(path, error)
+                continue
             seconds = time.perf_counter() - began
             size = size or written  # peers are to be as large as the first model's latents
             result = unit(decoded)
             yield Score(
                 name,
-                path.name,
+                str(path),
                 float(psnr(original, result)),
                 float(ssim(original, result)),
                 None if network is None else _perceptual(network, original, result, device),

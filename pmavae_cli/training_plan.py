@@ -44,7 +44,7 @@ def print_plan(
         *(["refused", refusal.reason] for refusal in data.refused),
     ]
     print_table(facts)
-    per_pixel = activation_bytes(model, config, network)
+    per_pixel = activation_bytes(model, config, network, precision)
     total = sum(phase.share for phase in config.phases)
     rows = [["phase", "objective", "length", "crop", "batch", "learning rate", "memory"]]
     for phase in config.phases:

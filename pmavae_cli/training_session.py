@@ -96,7 +96,7 @@ def run_training(options: TrainingOptions, console: Console) -> int:
     folder, config, resume_from = _resolve(options, processes)
     # What can be wrong at once comes before the pictures, which take minutes to decode.
     network = perceptual_network(config.loss.network) if _needs_features(config) else None
-    model = _initial_model(config)
+    model = _initial_model(config, resumed=resume_from is not None)
     data = prepare_data(config, options, folder, processes, console)
     config, reasons = usable_phases(config, data.largest_crop)
     for reason in reasons:
@@ -115,9 +115,9 @@ def _needs_features(config: TrainConfig) -> bool:
     return config.loss.perceptual > 0 or any(phase.objective == "paint" for phase in config.phases)
 
 
-def _initial_model(config: TrainConfig) -> PMAVAE:
+def _initial_model(config: TrainConfig, resumed: bool) -> PMAVAE:
     torch.manual_seed(config.seed)
-    if not config.init_from:
+    if resumed or not config.init_from:
         return PMAVAE(PRESETS[config.preset])
     model = PMAVAE.from_pretrained(config.init_from)
     if model.config.preset != config.preset:
@@ -194,7 +194,7 @@ class _Session:
             self.folder.save_config(self.config)
             self.folder.previews.mkdir(exist_ok=True)
         saved = time.monotonic()
-        meter = Meter()
+        meter, first = Meter(), trainer.step
         progress = trainer.clock.progress(trainer.step)
         if progress >= 1:
             self.console.note(f"{self.folder.path} is at its end: more --steps or --time-limit go on")
@@ -219,8 +219,11 @@ class _Session:
                 if speaks and time.monotonic() - saved >= save_every:
                     self._save(trainer, recorder, display)
                     saved = time.monotonic()
+            if meter.reports:
+                recorder.write(meter.row())
             if speaks:
-                self._save(trainer, recorder, display)
+                if trainer.step > first:
+                    self._save(trainer, recorder, display)
                 self._export(trainer, display)
         if interrupt.signal:
             self.console.note(f"interrupted and saved: the same command continues {self.folder.path}")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
+from pathlib import Path
 
 import pytest
 from conftest import picture
+from PIL import Image
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture
@@ -25,12 +30,12 @@ def test_rows_and_means_agree(installed, pictures):
     latents = {row["latent"]: row for row in rows if "latent" in row}
     scores = [row for row in rows if "codec" in row]
     codecs = {row["codec"] for row in scores}
-    assert {"jpeg", "webp"} < codecs and any(name.startswith("tiny") for name in codecs)
+    assert {"linear", "jpeg", "webp"} < codecs and any(name.startswith("tiny") for name in codecs)
     for codec in codecs:
         own = [row for row in scores if row["codec"] == codec]
         (mean,) = (row for row in own if row["picture"] == "mean")
         each = [row for row in own if row["picture"] != "mean"]
-        assert [row["picture"] for row in each] == ["0.png", "1.png"]
+        assert [row["picture"] for row in each] == [str(pictures / "0.png"), str(pictures / "1.png")]
         for column in ("psnr", "ssim", "bits_per_pixel"):
             assert mean[column] == pytest.approx(statistics.fmean(row[column] for row in each))
         assert mean["perceptual"] is None and 0 < mean["ssim"] <= 1
@@ -56,9 +61,42 @@ def test_better_weights_score_better(pmavae, pictures, weights):
 
 def test_an_unreadable_picture_is_named_and_the_others_are_scored(pmavae, pictures):
     (pictures / "2.jpg").write_bytes(b"no picture")
-    done = pmavae("bench", pictures, "--peers", "none", "--perceptual", "none")
-    assert done.status == 1 and "2.jpg is not a picture" in done.err
-    assert sum("tiny" in line for line in done.lines) == 3
+    (pictures / "._0.png").write_bytes(b"what a Mac leaves behind")
+    done = pmavae("bench", pictures, "--peers", "none", "--perceptual", "none", "--latents")
+    assert done.status == 1
+    (message,) = done.err.splitlines()
+    assert "2.jpg is not a picture" in message
+    scores, latents = done.out.decode().split("\n\n")
+    assert scores.count("tiny") == 3 and latents.count("z_") == 3
+
+
+def test_an_equal_picture_has_no_decibels_in_json(pmavae, tmp_path):
+    Image.new("RGB", (96, 80), (128, 128, 128)).save(tmp_path / "grey.png")
+    done = pmavae("bench", tmp_path, "--json", "-q", "--peers", "jpeg", "--perceptual", "none")
+    ours, jpeg = (json.loads(line, parse_constant=pytest.fail) for line in done.lines)
+    assert ours["psnr"] > 60 and jpeg["psnr"] is None and jpeg["ssim"] == 1
+
+
+def test_a_picture_that_a_peer_cannot_hold_is_named(pmavae, pictures):
+    Image.new("RGB", (16_400, 64)).save(pictures / "wide.png")
+    done = pmavae("bench", pictures, "--json", "--peers", "webp", "--perceptual", "none")
+    assert done.status == 1 and "wide.png: WEBP cannot hold this picture" in done.err
+    rows = [json.loads(line) for line in done.lines]
+    scored = [
+        (row["codec"], row["picture"]) for row in rows if row.get("picture") != "mean" and "codec" in row
+    ]
+    assert ("webp", str(pictures / "1.png")) in scored
+    assert ("webp", str(pictures / "wide.png")) not in scored
+
+
+def test_two_weights_of_one_id_are_two_rows(pmavae, pictures, weights, tmp_path):
+    other = shutil.copytree(weights, tmp_path / "other")
+    done = pmavae(
+        "bench", pictures, "--weights", weights, "--weights", other, "--json", "-q", "--peers", "none",
+        "--perceptual", "none",
+    )  # fmt: skip
+    names = [json.loads(line)["codec"] for line in done.lines]
+    assert names == ["test-tiny", f"test-tiny ({other})"]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +105,10 @@ def test_an_unreadable_picture_is_named_and_the_others_are_scored(pmavae, pictur
         (["missing"], 1, "missing cannot be read"),
         (["empty"], 1, "empty has no pictures"),
         (["{pictures}", "--peers", "gif"], 2, "--peers gif"),
+        (["{pictures}/0.png"], 1, "0.png cannot be read"),
+        (["{pictures}", "--preset", "tiny", "--weights", "tiny"], 2, "not both"),
+        (["{pictures}", "--save", "{pictures}/0.png"], 2, "0.png exists"),
+        (["{pictures}", "--save", "nowhere/scores.json"], 2, "nowhere is not a folder"),
         (["{pictures}", "--weights", "nowhere.safetensors"], 1, "nowhere.safetensors"),
         (["{pictures}", "--perceptual", "resnet"], 1, "resnet"),
     ],
@@ -76,3 +118,25 @@ def test_bad_input_is_one_sentence(pmavae, here, pictures, arguments, status, wo
     options = [] if "--perceptual" in arguments else ["--perceptual", "none"]
     done = pmavae("bench", *(a.format(pictures=pictures) for a in arguments), *options)
     assert done.status == status and words in done.err and "Traceback" not in done.err
+
+
+def test_several_folders_of_which_one_is_missing(pmavae, here, pictures):
+    done = pmavae(
+        "bench", pictures, "gone", "--limit", 1, "--json", "--save", "scores.json", "--peers", "linear",
+        "--perceptual", "none", "--preset", "tiny",
+    )  # fmt: skip
+    assert done.status == 1 and "gone cannot be read" in done.err
+    saved = json.loads((here / "scores.json").read_text())
+    printed = [json.loads(line) for line in done.lines]
+    assert saved["rows"] + saved["means"] == [row for row in printed if "codec" in row]
+    assert [row["picture"] for row in saved["rows"]] == [str(pictures / "0.png")] * 2
+    assert saved["latents"] == []
+
+
+def test_the_linear_peer_is_worse_than_the_whole_model_on_a_photograph(pmavae, tmp_path):
+    ridge = Image.open(EXAMPLES / "content-ridge.jpg").resize((256, 192))
+    ridge.save(tmp_path / "ridge.png")
+    done = pmavae("bench", tmp_path, "--peers", "linear", "--perceptual", "none", "--json", "-q")
+    ours, linear = (json.loads(line) for line in done.lines)
+    assert 20 < linear["psnr"] < ours["psnr"]
+    assert linear["bits_per_pixel"] == 3.0 < ours["bits_per_pixel"]

@@ -19,7 +19,15 @@ from pmavae_cli.plugin_manager import Registry, load_plugins
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["style-mix", "--help"], ["plugins"], ["--version"], ["decode", "missing.jpg"]]
+    "arguments",
+    [
+        ["--help"],
+        ["style-mix", "--help"],
+        ["bench", "--help"],
+        ["plugins"],
+        ["--version"],
+        ["decode", "missing.jpg"],
+    ],
 )
 def test_torch_stays_unloaded_until_a_picture_is_there(arguments: list[str]) -> None:
     code = (

@@ -151,4 +151,4 @@ if torch.cuda.is_available():
     try:
         scan_forward(torch.ones(4, 1, 1, 1, 1, device="cuda"), torch.ones(4, 1, 1, 1, 1, device="cuda"))
     except Exception as error:  # no C compiler, a device too old: each has its own exception
-        raise ImportError(f"Triton cannot compile for this device: {error}") from error
+        raise ImportError(f"Triton cannot compile for this device: {error!r}") from error

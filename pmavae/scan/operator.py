@@ -1,12 +1,13 @@
 """`directional_scan` as one torch operator with a gradient, and the backends behind it.
 
 To autograd, `torch.compile` and export the scan is a single node, `pmavae::directional_scan`.
-Which code runs is looked up by device type when it is called: a compiled kernel on the CPU, the
-torch reference elsewhere, or whatever `register_backend` put there (a CUDA kernel, for one).
+Which code runs is looked up by device type when it is called: a compiled kernel on the CPU and on
+CUDA, the torch reference elsewhere, or whatever `register_backend` put there.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -30,7 +31,7 @@ _registered: dict[str, Backend] = {}
 
 
 def register_backend(device_type: str, backend: Backend) -> None:
-    """Make `backend` serve all scans on this device type ("cuda", "mps", …) from now on."""
+    """Make `backend` serve all scans on this device type ("mps", "xpu", …) from now on."""
     _registered[device_type] = backend
 
 
@@ -43,11 +44,27 @@ def _cpu_backend() -> Backend:
     return Backend(cpu.scan_forward, cpu.scan_backward)
 
 
+@cache
+def _cuda_backend() -> Backend:
+    try:
+        from pmavae.scan import cuda
+    except ImportError as error:
+        # One launch a step: too slow for anyone to put down to the GPU.
+        missing = isinstance(error, ModuleNotFoundError)
+        reason = "install its kernel's compiler with `pip install triton`" if missing else error
+        warnings.warn(f"the scan runs as a slow torch loop on CUDA: {reason}", RuntimeWarning, stacklevel=2)
+        return _REFERENCE
+    return Backend(cuda.scan_forward, cuda.scan_backward)
+
+
+_COMPILED = {"cpu": _cpu_backend, "cuda": _cuda_backend}
+
+
 def backend_for(device: torch.device) -> Backend:
     """The backend that scans on this device will use."""
     if device.type in _registered:
         return _registered[device.type]
-    return _cpu_backend() if device.type == "cpu" else _REFERENCE
+    return _COMPILED[device.type]() if device.type in _COMPILED else _REFERENCE
 
 
 @custom_op("pmavae::directional_scan", mutates_args=())

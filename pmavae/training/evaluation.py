@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,16 @@ from pmavae.training.untrusted_picture import SUFFIXES, decode_rgb
 def picture_paths(folder: Path) -> list[Path]:
     """The pictures in a folder, by name. Raises PMAVAEError where there is no such folder, or none in it."""
     try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        paths = sorted(path for path in folder.iterdir() if _is_picture(path))
     except OSError as error:
         raise PMAVAEError(f"{folder} cannot be read: {error.strerror}") from None
     if not paths:
         raise PMAVAEError(f"{folder} has no pictures")
     return paths
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -73,10 +78,13 @@ class LatentUse:
 
 
 @torch.no_grad()
-def latent_use(model: PMAVAE, folder: Path) -> dict[str, LatentUse]:
-    """KL and active dimensions of z_base, z_detail and the learned part of z_style over a folder."""
+def latent_use(model: PMAVAE, paths: Iterable[Path]) -> dict[str, LatentUse]:
+    """KL and active dimensions of z_base, z_detail and the learned part of z_style, over some pictures.
+
+    Raises ImageError for one that cannot be read.
+    """
     kls: dict[str, list[Tensor]] = {"z_base": [], "z_detail": [], "z_style": []}
-    for path in picture_paths(folder):
+    for path in paths:
         posterior = model.encoder(reflect_pad(to_tensor(read_rgb(path)).to(model.device)))
         learned = split_style(posterior.z_style, model.config)[2][:, :, None, None]
         kls["z_base"].append(kl_per_channel(posterior.z_base, posterior.logvar_base))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pmavae.tensor_file import write_atomically
+from pmavae.training.checkpoint import checkpoints
 from pmavae.training.config import (
     CPU_PHASES,
     ConfigError,
@@ -42,14 +44,10 @@ class RunFolder:
 
     def resume_point(self) -> Path | None:
         """The newest finished checkpoint."""
-        from pmavae.training.checkpoint import checkpoints
-
         return next(reversed(checkpoints(self.checkpoints)), None) if self.checkpoints.is_dir() else None
 
     def save_config(self, config: TrainConfig) -> None:
         """Write the resolved configuration, which `--config` reads back."""
-        import json
-
         self.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(config.to_dict(), indent=2, ensure_ascii=False) + "\n"
         write_atomically(self.config, text.encode(), error=ConfigError)
