@@ -73,7 +73,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     side = math.isqrt(args.steps)
-    a = torch.rand(4, 1, side, side, args.lanes // 4, device=args.device)
+    a = 1 - torch.rand(4, 1, side, side, args.lanes // 4, device=args.device)  # never 0: it has no logarithm
     b, grad_h = torch.randn_like(a), torch.randn_like(a)
     kernel = backend_for(a.device)
     h = kernel.forward(a, b)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pmavae.blocks import MobileConv, ParallelMambaBlock, zero_init
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
+from pmavae.exchange import exchange
 from pmavae.paint import PaintBlock
 from pmavae.style import restore, split_style
 
@@ -36,7 +37,7 @@ class Decoder(nn.Module):
                            └── lapped linear maps: a latent paints a window over its neighbours' ────────┴► +
 
     `restore` puts the statistics of z_style back into the latents, so that a swapped z_style
-    reaches the linear maps as well as, through FiLM, every stage.
+    reaches the linear maps as well as, through FiLM, every stage; then the exchange is undone.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -96,7 +97,7 @@ class Decoder(nn.Module):
     def forward(self, z_base: Tensor, z_detail: Tensor, z_style: Tensor, paint: bool = True) -> Tensor:
         """`paint=False` skips the paint blocks: right, and faster, where every amount is 0."""
         base_stats, detail_stats, _, amount = split_style(z_style.float(), self.config)
-        base, detail = restore(z_base, base_stats), restore(z_detail, detail_stats)
+        base, detail = exchange(restore(z_base, base_stats), restore(z_detail, detail_stats))
         with torch.autocast(z_base.device.type, enabled=False):
             linear = self.lapped_base(base) + self.lapped_detail(detail)  # (B, 3, H, W)
         numbers = z_style.flatten(1)[:, :-1]

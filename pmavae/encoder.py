@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pmavae.blocks import MobileConv, ParallelMambaBlock, zero_init
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
+from pmavae.exchange import exchange, exchange_variances
 from pmavae.style import join_style, normalise, statistics
 
 INITIAL_LOGVAR = -6.0  # posterior noise of 5 % of a latent's deviation: too little to blur the start
@@ -51,6 +52,8 @@ class Encoder(nn.Module):
     picture ─ unshuffle ─ stage 2 ─ stage 4 ─ stage 8 ─ stage 16 ─► z_base
        │                     └─────────┴────┬────┴─► z_detail └────► z_style
        └── linear shortcuts (a PCA of 8×8 and 16×16 blocks) ──► added to z_detail and z_base
+
+    At the end the two exchange their coarse and fine halves; see exchange.py.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -103,12 +106,28 @@ class Encoder(nn.Module):
         with torch.autocast(picture.device.type, enabled=False):  # bf16 would band smooth skies
             detail = detail + self.linear_detail(picture - 0.5)
             base = base + self.linear_base(picture - 0.5)
+        variances = exchange_variances(
+            _variance(logvar_base, statistics(base)), _variance(logvar_detail, statistics(detail))
+        )
+        base, detail = exchange(base, detail)
         base_stats, detail_stats = statistics(base), statistics(detail)
         return Posterior(
             z_base=normalise(base, base_stats),
             z_detail=normalise(detail, detail_stats),
             z_style=join_style(base_stats, detail_stats, learned.float()),
-            logvar_base=(logvar_base + INITIAL_LOGVAR).clamp(*LOGVAR_RANGE),
-            logvar_detail=(logvar_detail + INITIAL_LOGVAR).clamp(*LOGVAR_RANGE),
+            logvar_base=_logvar(variances[0], base_stats),
+            logvar_detail=_logvar(variances[1], detail_stats),
             logvar_style=logvar_style.float()[:, :, None, None],
         )
+
+
+def _variance(logvar: Tensor, stats: Tensor) -> Tensor:
+    """The noise variance of latents that are not normalised, from the log-variance of normalised ones."""
+    log_deviation = stats[:, :, None, None].chunk(2, dim=1)[1]
+    return torch.exp((logvar + INITIAL_LOGVAR).clamp(*LOGVAR_RANGE) + 2 * log_deviation)
+
+
+def _logvar(variance: Tensor, stats: Tensor) -> Tensor:
+    """The inverse, for the statistics of other latents."""
+    log_deviation = stats[:, :, None, None].chunk(2, dim=1)[1]
+    return (torch.log(variance) - 2 * log_deviation).clamp(*LOGVAR_RANGE)

@@ -46,7 +46,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
 def unit(pixels: NDArray[np.uint8]) -> Tensor:
     """(H, W, 3) uint8 as (1, 3, H, W) in [0, 1], float64: exact enough for any metric."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].double() / 255
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].double() / 255
 
 
 def reconstruct(model: PMAVAE, picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
