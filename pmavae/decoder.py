@@ -36,8 +36,8 @@ class Decoder(nn.Module):
         z_detail ─ restore ┼──────────────────────────┘                                                  │
                            └── lapped linear maps: a latent paints a window over its neighbours' ────────┴► +
 
-    `restore` puts the statistics of z_style back into the latents, so that a swapped z_style
-    reaches the linear maps as well as, through FiLM, every stage; then the exchange is undone.
+    First the exchange is undone. `restore` puts the statistics of z_style back, so that a swapped
+    z_style reaches the linear maps as well as, through FiLM, every stage.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -97,7 +97,8 @@ class Decoder(nn.Module):
     def forward(self, z_base: Tensor, z_detail: Tensor, z_style: Tensor, paint: bool = True) -> Tensor:
         """`paint=False` skips the paint blocks: right, and faster, where every amount is 0."""
         base_stats, detail_stats, _, amount = split_style(z_style.float(), self.config)
-        base, detail = exchange(restore(z_base, base_stats), restore(z_detail, detail_stats))
+        base, detail = exchange(z_base, z_detail)
+        base, detail = restore(base, base_stats), restore(detail, detail_stats)
         with torch.autocast(z_base.device.type, enabled=False):
             linear = self.lapped_base(base) + self.lapped_detail(detail)  # (B, 3, H, W)
         numbers = z_style.flatten(1)[:, :-1]

@@ -18,7 +18,7 @@ LOGVAR_RANGE = (-12.0, 4.0)
 
 @dataclass(frozen=True)
 class Posterior:
-    """Diagonal Gaussians of a batch of padded pictures; z_base and z_detail are normalised."""
+    """Diagonal Gaussians of a batch of padded pictures."""
 
     z_base: Tensor  # (B, base_channels, H/16, W/16)
     z_detail: Tensor  # (B, detail_channels, H/8, W/8)
@@ -53,7 +53,7 @@ class Encoder(nn.Module):
        │                     └─────────┴────┬────┴─► z_detail └────► z_style
        └── linear shortcuts (a PCA of 8×8 and 16×16 blocks) ──► added to z_detail and z_base
 
-    At the end the two exchange their coarse and fine halves; see exchange.py.
+    At the end the two are normalised and exchange their coarse and fine halves; see exchange.py.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -106,28 +106,18 @@ class Encoder(nn.Module):
         with torch.autocast(picture.device.type, enabled=False):  # bf16 would band smooth skies
             detail = detail + self.linear_detail(picture - 0.5)
             base = base + self.linear_base(picture - 0.5)
-        variances = exchange_variances(
-            _variance(logvar_base, statistics(base)), _variance(logvar_detail, statistics(detail))
-        )
-        base, detail = exchange(base, detail)
         base_stats, detail_stats = statistics(base), statistics(detail)
+        z_base, z_detail = exchange(normalise(base, base_stats), normalise(detail, detail_stats))
+        variances = exchange_variances(_variance(logvar_base), _variance(logvar_detail))
         return Posterior(
-            z_base=normalise(base, base_stats),
-            z_detail=normalise(detail, detail_stats),
+            z_base=z_base,
+            z_detail=z_detail,
             z_style=join_style(base_stats, detail_stats, learned.float()),
-            logvar_base=_logvar(variances[0], base_stats),
-            logvar_detail=_logvar(variances[1], detail_stats),
+            logvar_base=variances[0].log(),
+            logvar_detail=variances[1].log(),
             logvar_style=logvar_style.float()[:, :, None, None],
         )
 
 
-def _variance(logvar: Tensor, stats: Tensor) -> Tensor:
-    """The noise variance of latents that are not normalised, from the log-variance of normalised ones."""
-    log_deviation = stats[:, :, None, None].chunk(2, dim=1)[1]
-    return torch.exp((logvar + INITIAL_LOGVAR).clamp(*LOGVAR_RANGE) + 2 * log_deviation)
-
-
-def _logvar(variance: Tensor, stats: Tensor) -> Tensor:
-    """The inverse, for the statistics of other latents."""
-    log_deviation = stats[:, :, None, None].chunk(2, dim=1)[1]
-    return (torch.log(variance) - 2 * log_deviation).clamp(*LOGVAR_RANGE)
+def _variance(logvar: Tensor) -> Tensor:
+    return torch.exp((logvar + INITIAL_LOGVAR).clamp(*LOGVAR_RANGE))

@@ -4,6 +4,9 @@ Components of 8×8 blocks hold the colours and the composition, so a codec that 
 the 16×16 blocks only what is fine: the wrong way round for latents that are to be edited one at a time.
 Exchanging the means of 2×2 detail positions with as many channels of the base puts the composition into
 z_base and texture into z_detail, at the same size, without losing anything.
+
+Statistics are taken out before the exchange and put back after it is undone: scaled apart, the halves of
+one block would no longer fit together, and a restyled picture would show a grid of 16 px.
 """
 
 from __future__ import annotations

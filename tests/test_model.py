@@ -9,6 +9,7 @@ from PIL import Image
 from pmavae import PMAVAE, PRESETS
 from pmavae.config import ModelConfig
 from pmavae.errors import ImageError
+from pmavae.exchange import exchange
 from pmavae.latents import expected_shapes
 from pmavae.paint import grain
 
@@ -86,7 +87,7 @@ def test_a_batch_is_its_pictures_one_by_one(tiny):
 
 def test_latents_are_normalised_and_style_holds_what_was_taken_out(tiny):
     latents = tiny.encode(torch.rand(1, 3, 64, 64))
-    for z in (latents.z_base, latents.z_detail):
+    for z in exchange(latents.z_base, latents.z_detail):
         assert z.mean((2, 3)).abs().max() < 1e-4
         assert (z.std((2, 3), correction=0) - 1).abs().max() < 0.01
     assert latents.z_style[0, -1].item() == 0  # an encoded picture asks for no paint
