@@ -14,31 +14,12 @@ from PIL.ExifTags import Base
 
 from pmavae.config import MIN_SIZE
 from pmavae.errors import ImageError
+from pmavae.picture_files import TURNS, UNREADABLE
 from pmavae_cli.carried import pack, pack_alpha
 from pmavae_cli.formats import READABLE, READABLE_NAMES, starts_like_a_picture
 
-# What Pillow raises for a file that is damaged, as its own fuzz test has it.
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    MemoryError,
-    ValueError,
-    NotImplementedError,
-    OverflowError,
-    Image.DecompressionBombError,
-)
 _GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"})
 _COLOUR = frozenset({"RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "HSV"})
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _NO_EXIF = Image.Exif().tobytes()
 # The first directory of EXIF is that of TIFF, where these tags tell of the picture and the others
 # of the layout of the file it came in, which does not describe the output.
@@ -117,8 +98,8 @@ def _convert(image: Image.Image, name: str) -> Picture:
     carried: dict[str, str] = {}
     profile: bytes = image.info.get("icc_profile") or b""
     orientation, exif = _metadata(image)
-    if orientation in _TURNS:
-        image = image.transpose(_TURNS[orientation])
+    if orientation in TURNS:
+        image = image.transpose(TURNS[orientation])
     if image.mode.startswith("I"):
         notes.append("it has 16 bits a pixel, of which 8 are used")
         image = _eight_bits(image)

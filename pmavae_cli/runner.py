@@ -10,11 +10,11 @@ import torch
 
 from pmavae import Latents
 from pmavae.errors import PMAVAEError
+from pmavae.picture_files import UNREADABLE
 from pmavae_cli.api import Context, Task
 from pmavae_cli.console import Console
 from pmavae_cli.inputs import Source
 from pmavae_cli.options import RunOptions
-from pmavae_cli.picture import UNREADABLE
 from pmavae_cli.planning import Job
 from pmavae_cli.session import LatentsError, Loaded, Session
 from pmavae_cli.writing import render_latents, render_picture, write

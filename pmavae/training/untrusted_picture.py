@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from pmavae.errors import ImageError
+from pmavae.picture_files import TURNS, UNREADABLE
 
 # Every other reader of Pillow stays shut: some run other programs, many are rarely fuzzed.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
@@ -22,30 +23,11 @@ MIN_SIDE = 64  # px; a smaller picture has hardly a crop to give
 MAX_FILE_BYTES = 2**30  # more than the largest picture that is accepted takes uncompressed
 MAX_PIXELS = 2**28 // 3  # beyond it Pillow warns of a decompression bomb
 
-# What Pillow raises for a file that is damaged, as its own fuzz test has it …
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    MemoryError,
-    ValueError,
-    NotImplementedError,
-    OverflowError,
-    Image.DecompressionBombError,
-)
-# … and what reading it out of a tar raises where that is damaged.
+# What reading a picture out of a tar raises where that is damaged.
 DAMAGED_TAR = (tarfile.TarError, EOFError, zlib.error, OSError)
 
 _SIXTEEN_BITS = frozenset(("I;16", "I;16L", "I;16B", "I;16N", "I"))
 _MODES = _SIXTEEN_BITS | {"1", "L", "LA", "RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr"}
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def picture_size(stream: IO[bytes], name: str) -> tuple[int, int]:
@@ -68,7 +50,7 @@ def decode_rgb(stream: IO[bytes], name: str) -> NDArray[np.uint8]:
             raise ImageError(f"{name} has pixels of kind {file.mode}: convert it to 8-bit RGB")
         file.load()
         image: Image.Image = file
-        if turn := _TURNS.get(_orientation(file)):
+        if turn := TURNS.get(_orientation(file)):
             image = image.transpose(turn)
         if image.mode in _SIXTEEN_BITS:
             values = np.asarray(image).astype(np.float32).clip(0, 65535)
