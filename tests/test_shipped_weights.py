@@ -46,6 +46,17 @@ def test_reconstruction_is_faithful(tiny, name, decibels):
     assert np.abs(cast).max() < 1
 
 
+def test_small_is_more_faithful_than_tiny(tiny):
+    small = PMAVAE.from_pretrained("small")
+    for name in ("content-ridge.jpg", "content-seeds.jpg", "style-orange-trees.jpg"):
+        picture = read(name)
+        of_tiny, of_small = (
+            float(psnr(unit(np.asarray(picture)), unit(as_array(model.decode(model.encode(picture))))))
+            for model in (tiny, small)
+        )
+        assert of_small > of_tiny + 0.5
+
+
 def test_more_strength_is_nearer_to_the_style(tiny):
     content, style = read("content-mountains.jpg"), read("style-starry-night.jpg")
     of_content, of_style = tiny.encode(content), tiny.encode(style)

@@ -14,7 +14,7 @@ from torch import Tensor
 from pmavae.autoencoder import PMAVAE, reflect_pad, to_tensor
 from pmavae.errors import ImageError, PMAVAEError
 from pmavae.latent_file import LatentHeader, latents_to_bytes, read_latents
-from pmavae.metrics import psnr
+from pmavae.metrics import psnr, ssim
 from pmavae.style import split_style
 from pmavae.training.losses import ACTIVE_NATS, kl_per_channel
 from pmavae.training.untrusted_picture import SUFFIXES, decode_rgb
@@ -59,12 +59,13 @@ def reconstruct(model: PMAVAE, picture: NDArray[np.uint8]) -> tuple[NDArray[np.u
     return (decoded * 255).round().byte().cpu().numpy(), len(data)
 
 
-def reconstruction_psnr(model: PMAVAE, folder: Path) -> dict[str, float]:
-    """PSNR in dB of each picture of a folder against what its latent file decodes to, by file name."""
+def reconstruction_scores(model: PMAVAE, folder: Path) -> dict[str, dict[str, float]]:
+    """PSNR (dB) and SSIM of each picture of a folder against what its latent file decodes to, by name."""
     scores = {}
     for path in picture_paths(folder):
         picture = read_rgb(path)
-        scores[path.name] = float(psnr(unit(picture), unit(reconstruct(model, picture)[0])))
+        pair = unit(picture), unit(reconstruct(model, picture)[0])
+        scores[path.name] = {"psnr": float(psnr(*pair)), "ssim": float(ssim(*pair))}
     return scores
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from pmavae.autoencoder import PMAVAE
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.tensor_file import write_atomically
 from pmavae.training.config import read_config
-from pmavae.training.evaluation import reconstruction_psnr
+from pmavae.training.evaluation import reconstruction_scores
 from pmavae.weights import save_weights, weights_folder
 
 SCORE = "psnr_kodak24"
@@ -60,8 +61,9 @@ def release(
     scale_paint(model, paint_scale)
     path, manifest_path = folder / f"{weights_id}.safetensors", folder / "manifest.json"
     manifest = json.loads(manifest_path.read_text())
-    scores = reconstruction_psnr(model, evaluate)
-    mean = round(sum(scores.values()) / len(scores), 3)
+    scores = reconstruction_scores(model, evaluate)
+    mean = round(statistics.fmean(score["psnr"] for score in scores.values()), 3)
+    similarity = round(statistics.fmean(score["ssim"] for score in scores.values()), 4)
     replaced = [
         row for row in manifest["weights"] if row["preset"] == model.config.preset and row["task"] == "base"
     ]
@@ -88,7 +90,7 @@ def release(
             **{f"part_{i}": read_config(recipe) for i, recipe in enumerate(recipes, 1)},
             "paint_scale": paint_scale,
         },
-        "scores": {SCORE: mean},
+        "scores": {SCORE: mean, "ssim_kodak24": similarity},
     }
     others = [row for row in manifest["weights"] if row not in replaced]
     text = json.dumps({"version": 1, "weights": [entry, *others]}, indent=2) + "\n"
