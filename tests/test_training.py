@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -240,3 +241,17 @@ def test_batches_must_divide_among_the_processes(cache):
     run.processes.world = 3
     with pytest.raises(PMAVAEError, match="do not divide among 3 processes"):
         run._rows(run.config.phases[0])
+
+
+def test_several_processes_take_fewer_micro_batches_each(cache):
+    run = trainer(cache, phases=[{"name": "a", "share": 1, "crop": 32, "batch": 8, "accumulate": 4}])
+    phase = run.config.phases[0]
+    assert run._micro_batches(phase) == 4 and run._rows(phase) == (2, 2)
+    run.processes.world = 2
+    assert run._micro_batches(phase) == 2 and run._rows(phase) == (4, 2)
+    parts = []
+    for run.processes.rank in (0, 1):
+        parts.append([pictures for pictures, _ in run._draw(phase, 0)])
+    run.processes.world, run.processes.rank = 1, 0
+    whole = np.concatenate([pictures for pictures, _ in run._draw(phase, 0)])
+    assert (np.concatenate([parts[r][m] for m in range(2) for r in range(2)]) == whole).all()

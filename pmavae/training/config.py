@@ -88,11 +88,12 @@ class OptimizerConfig:
     bad_steps: int = 10  # non-finite steps in a row after which a run gives up
 
 
+# As micro-batches that leave room for the preset base on a GPU of 16 GiB.
 DEFAULT_PHASES = (
-    Phase("structure", 0.35, crop=256, batch=32, learning_rate=1.5e-3, final_rate=1e-3),
-    Phase("texture", 0.2, crop=384, batch=16, learning_rate=1e-3, final_rate=6e-4),
-    Phase("detail", 0.15, crop=512, batch=8, learning_rate=6e-4, final_rate=3e-4),
-    Phase("full-hd", 0.1, crop=960, batch=4, learning_rate=3e-4, accumulate=2),
+    Phase("structure", 0.35, crop=256, batch=32, learning_rate=1.5e-3, final_rate=1e-3, accumulate=2),
+    Phase("texture", 0.2, crop=384, batch=16, learning_rate=1e-3, final_rate=6e-4, accumulate=2),
+    Phase("detail", 0.15, crop=512, batch=8, learning_rate=6e-4, final_rate=3e-4, accumulate=2),
+    Phase("full-hd", 0.1, crop=960, batch=4, learning_rate=3e-4, accumulate=4),
     Phase("paint", 0.2, crop=256, batch=16, learning_rate=2e-3, objective="paint"),
 )
 

@@ -65,16 +65,16 @@ def parameter_groups(model: PMAVAE, config: TrainConfig) -> list[dict[str, Any]]
 
 
 def choose_precision(config: TrainConfig, processes: Processes) -> torch.dtype | None:
-    """The dtype of autocast, None for none: what was asked for, or bf16 where the hardware has it."""
+    """The dtype of autocast, None for none: what was asked for, or what the hardware is fast in."""
     asked = config.precision
     if asked == "auto" and processes.mixed_precision in ("bf16", "fp16"):
         asked = cast(Any, processes.mixed_precision)
-    if asked == "auto":
-        fast = {
-            "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-            "cpu": lambda: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-        }.get(processes.device.type, lambda: False)
-        asked = "bf16" if fast() else "fp32"
+    if asked == "auto" and processes.device.type == "cuda":
+        # An older GPU is fast in fp16 only, and emulates bf16 slowly.
+        asked = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    elif asked == "auto":
+        fast = processes.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        asked = "bf16" if fast else "fp32"
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[asked]
 
 
@@ -178,9 +178,13 @@ class Trainer:
         mean = self.processes.mean(torch.tensor(numbers, dtype=torch.float64).to(self.processes.device))
         return [float(x) for x in mean]
 
+    def _micro_batches(self, phase: Phase) -> int:
+        """How many a process takes one after the other: several processes need fewer for the same memory."""
+        return phase.accumulate // math.gcd(phase.accumulate, self.processes.world)
+
     def _rows(self, phase: Phase) -> tuple[int, int]:
         """Rows of a micro-batch over all processes, and in this one."""
-        per_micro = phase.batch // phase.accumulate
+        per_micro = phase.batch // self._micro_batches(phase)
         if per_micro % self.processes.world:
             raise TrainingError(
                 f"phase {phase.name}: micro-batches of {per_micro} crops do not divide among "
@@ -191,7 +195,7 @@ class Trainer:
     def _draw(self, phase: Phase, step: int) -> Batch:
         rows, count = self._rows(phase)
         batch: Batch = []
-        for micro in range(phase.accumulate):
+        for micro in range(self._micro_batches(phase)):
             first, seed = micro * rows + self.processes.rank * count, self.config.seed
             pictures = self.corpus.crops(count, phase.crop, seed=seed, step=step, first=first)
             styles = None
