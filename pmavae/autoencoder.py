@@ -16,7 +16,7 @@ from pmavae.decoder import Decoder
 from pmavae.encoder import Encoder, Posterior
 from pmavae.errors import ImageError, WeightsError
 from pmavae.latents import Latents, expected_shapes, padded
-from pmavae.weights import load_weights, resolve_weights, save_weights
+from pmavae.weights import fill, load_weights, resolve_weights, save_weights
 
 Picture = Tensor | Image.Image | np.ndarray[Any, Any]
 
@@ -119,14 +119,14 @@ class PMAVAE(nn.Module):
         """
         path, entry = resolve_weights(name_or_path)
         loaded = load_weights(path, entry)
+        if not isinstance(loaded.config, ModelConfig):
+            raise WeightsError(
+                f"{path} has weights of the task {loaded.config.task}, which are no autoencoder: "
+                f"use them with pmavae {loaded.config.task}"
+            )
         model = cls(loaded.config)
-        try:
-            model.load_state_dict(loaded.state, strict=True)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise WeightsError(f"{path} does not fit preset {loaded.config.preset}: {reason}") from None
-        model.weights_id, model.weights_sha256 = loaded.id, loaded.sha256
-        return model.eval()
+        fill(model, loaded, path)
+        return model
 
     def save_pretrained(self, folder: str | Path, weights_id: str | None = None) -> Path:
         """Write `model.safetensors` (fp16) into the folder; returns its path."""

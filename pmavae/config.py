@@ -6,7 +6,7 @@ Nothing here imports torch, so the command line can list presets at once.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 BASE_STRIDE = 16  # pixels per z_base position; images are padded to a multiple of it
 DETAIL_STRIDE = 8  # pixels per z_detail position
@@ -14,7 +14,28 @@ MIN_SIZE = 16  # smallest height or width in pixels: one z_base position
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class PlainConfig:
+    """A configuration that goes into the header of a file and comes out of it again."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `from_dict` is its inverse."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Rebuild a configuration; unknown or missing fields raise ValueError by name."""
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise ValueError(f"unknown configuration fields: {', '.join(unknown)}")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class ModelConfig(PlainConfig):
     """Everything that determines the parameter shapes of a model.
 
     Stages are listed from the finest to the coarsest in the encoder (strides 2, 4, 8, 16)
@@ -58,19 +79,3 @@ class ModelConfig:
     def learned_channels(self) -> int:
         """Numbers of z_style that the style head learns freely (one more is the paint amount)."""
         return self.style_channels - self.statistics_channels - 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; `from_dict` is its inverse."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
-        """Rebuild a configuration; unknown or missing fields raise ValueError by name."""
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise ValueError(f"unknown configuration fields: {', '.join(unknown)}")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ValueError(str(error)) from None

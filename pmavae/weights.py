@@ -8,16 +8,17 @@ pickle, no code.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pmavae.config import ModelConfig
 from pmavae.errors import WeightsError
+from pmavae.restoration.config import RestorationConfig
 from pmavae.tensor_file import (
     METADATA_KEY,
     TensorFile,
@@ -42,7 +43,7 @@ class WeightsEntry:
     id: str
     file: str  # its name in the weights folder
     preset: str
-    task: str  # what it was trained for; "base" is the autoencoder itself
+    task: str  # what it was trained for: "base", the autoencoder itself, "denoise" or "upscale"
     sha256: str
     parameters: int
     repo: str | None  # Hub repository and revision, where it is there too
@@ -80,13 +81,13 @@ class Manifest:
             raise WeightsError(f"{path} lists {repeated[0]} more than once")
         return cls(entries)
 
-    def find(self, name: str) -> WeightsEntry | None:
-        """The entry with this id, else the base weights of the preset with this name."""
+    def find(self, name: str, task: str = "base") -> WeightsEntry | None:
+        """The entry with this id, else the weights of the preset with this name for a task."""
         for entry in self.entries:
             if entry.id == name:
                 return entry
         for entry in self.entries:
-            if entry.preset == name and entry.task == "base":
+            if entry.preset == name and entry.task == task:
                 return entry
         return None
 
@@ -123,16 +124,16 @@ def weights_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "weights"
 
 
-def resolve_weights(name: str | Path) -> tuple[Path, WeightsEntry | None]:
+def resolve_weights(name: str | Path, task: str = "base") -> tuple[Path, WeightsEntry | None]:
     """The file that a name stands for, and its manifest entry where it has one.
 
-    A name is an id of the manifest, a preset, which stands for its base weights, a weights file, or a
+    A name is an id of the manifest, a preset, which stands for its weights for `task`, a weights file, or a
     folder that holds model.safetensors; `./tiny` is a path where `tiny` is the preset. Raises
     WeightsError, listing the known names.
     """
     folder = weights_folder()
     manifest = Manifest.load(folder / "manifest.json")
-    entry = manifest.find(name) if isinstance(name, str) else None
+    entry = manifest.find(name, task) if isinstance(name, str) else None
     if entry is None:
         path = Path(name)
         if path.is_file():
@@ -148,11 +149,17 @@ def resolve_weights(name: str | Path) -> tuple[Path, WeightsEntry | None]:
     return folder / entry.file, entry
 
 
+def has_weights(preset: str, task: str) -> bool:
+    """Whether weights of a preset for a task are released."""
+    entries = Manifest.load(weights_folder() / "manifest.json").entries
+    return any(entry.preset == preset and entry.task == task for entry in entries)
+
+
 @dataclass(frozen=True)
 class LoadedWeights:
     """A weights file in memory."""
 
-    config: ModelConfig
+    config: ModelConfig | RestorationConfig
     state: dict[str, Tensor]  # float32, on the CPU
     id: str
     sha256: str  # of the file
@@ -192,10 +199,24 @@ def load_weights(path: str | Path, entry: WeightsEntry | None = None) -> LoadedW
     return LoadedWeights(config, state, header["id"], sha256)
 
 
+def fill(model: nn.Module, loaded: LoadedWeights, path: Path) -> None:
+    """Put weights into a model of their configuration, and it into evaluation mode.
+
+    Raises WeightsError, naming the file, where a tensor is missing, unknown or of another shape.
+    """
+    try:
+        model.load_state_dict(loaded.state, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path} does not fit preset {loaded.config.preset}: {reason}") from None
+    model.weights_id, model.weights_sha256 = loaded.id, loaded.sha256  # type: ignore[assignment]
+    model.eval()
+
+
 def save_weights(
     path: str | Path,
     state: Mapping[str, Tensor],
-    config: ModelConfig,
+    config: ModelConfig | RestorationConfig,
     weights_id: str,
     dtype: torch.dtype = torch.float16,
 ) -> None:
@@ -222,26 +243,30 @@ def save_weights(
     write_tensor_file(path, tensors, {METADATA_KEY: to_json(header)}, error=WeightsError)
 
 
-def _config(file: TensorFile, header: dict[str, Any]) -> ModelConfig:
+def _config(file: TensorFile, header: dict[str, Any]) -> ModelConfig | RestorationConfig:
     """The configuration in a header, each field of its type and of a size that a model can have."""
     if set(header) != {"format", "architecture", "config", "id"} or not is_label(header["id"]):
         file.refuse("is damaged: its header is not valid")
     if not isinstance(data := header["config"], dict):
         file.refuse("is damaged: its configuration is not valid")
-    checks = {
+    kind: type[ModelConfig] | type[RestorationConfig]
+    kind = RestorationConfig if "task" in data else ModelConfig
+    checks: dict[str, Callable[[Any], bool]] = {
         "str": is_label,
         "int": _is_width,
         "float": lambda v: type(v) in (int, float) and 0 < v <= 64,
-        "tuple[int, int, int, int]": _is_width_list,
+        "tuple[int, int, int, int]": lambda v: _is_width_list(v, 4),
+        "tuple[int, int, int]": lambda v: _is_width_list(v, 3),
+        "tuple[int, ...]": _is_width_list,
     }
-    for f in fields(ModelConfig):
+    for f in fields(kind):
         value = data.get(f.name)
         if f.name == "paint_blocks" and isinstance(value, list):
             value = [count or 1 if type(count) is int else count for count in value]  # a stage may have none
         if f.name in data and not checks[str(f.type)](value):
             file.refuse(f"is damaged: its configuration has {f.name} = {data[f.name]!r:.40}")
     try:
-        return ModelConfig.from_dict(data)
+        return kind.from_dict(data)
     except ValueError as reason:
         file.refuse(f"has a configuration that does not fit this pmavae: {reason!s:.200}")
 
@@ -250,5 +275,7 @@ def _is_width(value: Any) -> bool:
     return type(value) is int and 1 <= value <= MAX_WIDTH
 
 
-def _is_width_list(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_width, value))
+def _is_width_list(value: Any, length: int | None = None) -> bool:
+    if not isinstance(value, list) or len(value) != (length or len(value)):
+        return False
+    return all(map(_is_width, value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -49,6 +50,7 @@ class Picture:
     pixels: Image.Image  # "RGB"
     carried: dict[str, str]  # see carried.py
     notes: tuple[str, ...]  # what of the file is not used
+    tables: Mapping[int, Sequence[int]] | None = None  # quantisation tables of a JPEG file
 
 
 def read_picture(stream: BinaryIO, name: str) -> Picture:
@@ -96,6 +98,7 @@ def _convert(image: Image.Image, name: str) -> Picture:
         notes.append(f"the first of its {frames} frames is used")
     image.load()
     carried: dict[str, str] = {}
+    tables = getattr(image, "quantization", None)
     profile: bytes = image.info.get("icc_profile") or b""
     orientation, exif = _metadata(image)
     if orientation in TURNS:
@@ -114,7 +117,7 @@ def _convert(image: Image.Image, name: str) -> Picture:
         carried["icc"] = pack(profile)
     if exif:
         carried["exif"] = pack(exif)
-    return Picture(image.convert("RGB"), carried, tuple(notes))
+    return Picture(image.convert("RGB"), carried, tuple(notes), tables or None)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

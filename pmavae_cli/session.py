@@ -1,25 +1,31 @@
-"""The model of one run, and reading with it."""
+"""The models of one run, and reading with them."""
 
 from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
 import click
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pmavae import PMAVAE, PRESETS, Latents
 from pmavae.errors import ImageError, PMAVAEError, WeightsError
 from pmavae.latent_file import LatentHeader, check_weights, looks_like_latents, read_latents
 from pmavae.latents import expected_shapes
+from pmavae.restoration.network import Restorer
+from pmavae.weights import has_weights
 from pmavae_cli.console import Console
 from pmavae_cli.formats import LATENTS, format_of
 from pmavae_cli.inputs import Source
 from pmavae_cli.options import RunOptions
-from pmavae_cli.picture import read_picture
+from pmavae_cli.picture import Picture, read_picture
 
 
 class LatentsError(PMAVAEError):
@@ -35,45 +41,102 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Session:
-    """A loaded model and the precision of its latents."""
+class LoadedPixels:
+    """One input as pixels."""
 
-    model: PMAVAE
-    dtype: torch.dtype
+    pixels: NDArray[np.uint8]  # (H, W, 3)
+    carried: dict[str, str]
+    tables: Mapping[int, Sequence[int]] | None  # of a JPEG file
+    decoded: bool  # out of latents
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one run computes with; a model is loaded when it is first used."""
+
+    options: RunOptions
     console: Console
+    task_weights: str | None  # the task whose weights --weights names; None for the autoencoder's
+    device: torch.device
+    dtype: torch.dtype  # of latents
 
     @classmethod
-    def open(cls, options: RunOptions, console: Console) -> Session:
-        """Load the weights that the options ask for, onto their device."""
+    def open(cls, options: RunOptions, console: Console, task_weights: str | None = None) -> Session:
+        """Find the device; raises click.UsageError where it is not there."""
         if options.threads:
             torch.set_num_threads(options.threads)
         device = choose_device(options.device)
-        name = options.weights or options.preset
+        return cls(options, console, task_weights, device, getattr(torch, options.dtype))
+
+    @cached_property
+    def model(self) -> PMAVAE:
+        """The autoencoder. Raises WeightsError."""
+        asked = self.options.weights if self.task_weights is None else None
+        name = asked or self.options.preset
         model = PMAVAE.from_pretrained(name)
-        if options.preset_given and model.config.preset != options.preset:
+        self._check_preset(name, model.config.preset)
+        self._tell(model.weights_id)
+        return model.to(self.device)
+
+    @cached_property
+    def restorer(self) -> Restorer:
+        """The network of the task. Raises WeightsError."""
+        assert self.task_weights is not None
+        name = self.options.weights or self.options.preset
+        if name in PRESETS and not has_weights(name, self.task_weights):
+            self.console.detail(
+                f"{self.task_weights} has no weights of preset {name}, those of tiny are used"
+            )
+            name = "tiny"
+        model = Restorer.from_pretrained(name, self.task_weights)
+        if self.options.weights:
+            self._check_preset(name, model.config.preset)
+        self._tell(model.weights_id)
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _check_preset(self, name: str, found: str) -> None:
+        if self.options.preset_given and found != self.options.preset:
             raise WeightsError(
-                f"{name} has weights of preset {model.config.preset}, not {options.preset}: "
+                f"{name} has weights of preset {found}, not {self.options.preset}: "
                 "leave out --preset or --weights"
             )
-        console.detail(f"weights {model.weights_id} on {device}, {torch.get_num_threads()} threads")
-        return cls(model.to(device), getattr(torch, options.dtype), console)
+
+    def _tell(self, weights_id: str) -> None:
+        self.console.detail(f"weights {weights_id} on {self.device}, {torch.get_num_threads()} threads")
 
     def load(self, source: Source) -> Loaded:
-        """Read a picture or a latent file; raises PMAVAEError, naming it, in one sentence."""
-        if source.path is None:
-            return self._load(sys.stdin.buffer.read(), source)
-        try:
-            with source.path.open("rb") as file:
-                # A pipe cannot be read twice, and what is in it shows only on reading.
-                return self._load(file if file.seekable() else file.read(), source)
-        except OSError as reason:
-            raise ImageError(f"{source.name} cannot be read: {reason.strerror or reason}") from None
+        """A picture or a latent file as latents; raises PMAVAEError, naming it, in one sentence."""
+        found = self._read(source)
+        if isinstance(found, Loaded):
+            return found
+        latents = self.model.encode(found.pixels)
+        # The log-variances would double a latent file for the few tasks that could use them.
+        latents = replace(latents, logvar_base=None, logvar_detail=None)
+        return Loaded(self.as_stored(latents), found.carried)
+
+    def load_pixels(self, source: Source) -> LoadedPixels:
+        """A picture as its pixels, a latent file as what it decodes to; raises as `load` does."""
+        found = self._read(source)
+        if isinstance(found, Loaded):
+            pixels = to_pixels(self.model.decode(found.latents))
+            return LoadedPixels(pixels, found.carried, None, decoded=True)
+        return LoadedPixels(np.asarray(found.pixels), found.carried, found.tables, decoded=False)
 
     def load_path(self, path: str | Path) -> Latents:
         """The latents of another picture or latent file."""
         return self.load(Source(str(path), Path(path))).latents
 
-    def _load(self, content: bytes | BinaryIO, source: Source) -> Loaded:
+    def _read(self, source: Source) -> Loaded | Picture:
+        if source.path is None:
+            return self._parse(sys.stdin.buffer.read(), source)
+        try:
+            with source.path.open("rb") as file:
+                # A pipe cannot be read twice, and what is in it shows only on reading.
+                return self._parse(file if file.seekable() else file.read(), source)
+        except OSError as reason:
+            raise ImageError(f"{source.name} cannot be read: {reason.strerror or reason}") from None
+
+    def _parse(self, content: bytes | BinaryIO, source: Source) -> Loaded | Picture:
         stream = io.BytesIO(content) if isinstance(content, bytes) else content
         first_bytes = stream.read(9)
         stream.seek(0)
@@ -89,10 +152,7 @@ class Session:
         picture = read_picture(stream, source.name)
         for note in picture.notes:
             self.console.note(f"{source.name}: {note}")
-        latents = self.model.encode(picture.pixels)
-        # The log-variances would double a latent file for the few tasks that could use them.
-        latents = replace(latents, logvar_base=None, logvar_detail=None)
-        return Loaded(self.as_stored(latents), picture.carried)
+        return picture
 
     def as_stored(self, latents: Latents) -> Latents:
         """The latents as they are once written to a file and read again.
@@ -126,6 +186,11 @@ class Session:
         return LatentHeader(
             self.model.config.preset, self.model.weights_id, self.model.weights_sha256, carried
         )
+
+
+def to_pixels(picture: torch.Tensor) -> NDArray[np.uint8]:
+    """(1, 3, H, W) in [0, 1] as (H, W, 3) uint8."""
+    return picture[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
 def choose_device(name: str) -> torch.device:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pmavae import PMAVAE, PRESETS
 from pmavae.training.config import TrainConfig, duration
 from pmavae.training.memory import activation_bytes, phase_bytes
+from pmavae.training.models import new_model
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.processes import Processes
 from pmavae.training.run_folder import RunFolder
@@ -25,13 +25,14 @@ def print_plan(
     processes: Processes,
 ) -> None:
     """The phases with their lengths and memory, the pictures, where the run starts; on stdout."""
-    model = PMAVAE(PRESETS[config.preset]).to(processes.device)
+    model = new_model(config).to(processes.device)
     precision = choose_precision(config, processes)
     kind = str(precision).removeprefix("torch.") if precision else "float32"
-    start = resume_from or config.init_from or "the linear start"
+    start = resume_from or config.init_from or ("the linear start" if config.task == "base" else "nothing")
     length = f"{config.steps} steps" if config.steps else config.time_limit
     facts: list[list[str]] = [
         ["run", str(folder.path)],
+        ["task", config.task],
         ["preset", f"{config.preset}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters"],
         ["starts from", str(start)],
         ["length", length],

@@ -11,12 +11,14 @@ from types import FrameType
 
 import torch
 
-from pmavae import PMAVAE, PRESETS
+from pmavae import PMAVAE
 from pmavae.errors import PMAVAEError
+from pmavae.restoration.network import Restorer
 from pmavae.training.checkpoint import load_checkpoint, save_checkpoint
 from pmavae.training.config import TrainConfig, duration
 from pmavae.training.corpus import Corpus
 from pmavae.training.linear_start import linear_start
+from pmavae.training.models import Model, new_model
 from pmavae.training.perceptual import PerceptualNetwork, perceptual_network
 from pmavae.training.processes import Processes, join_processes
 from pmavae.training.recording import Meter, Recorder
@@ -37,6 +39,7 @@ INTERRUPTED = 130
 class TrainingOptions:
     """The options of the command, as given."""
 
+    task: str | None
     preset: str | None
     data: list[str]
     out: Path | None
@@ -112,14 +115,20 @@ def run_training(options: TrainingOptions, console: Console) -> int:
 
 
 def _needs_features(config: TrainConfig) -> bool:
+    if config.task != "base":
+        return False
     return config.loss.perceptual > 0 or any(phase.objective == "paint" for phase in config.phases)
 
 
-def _initial_model(config: TrainConfig, resumed: bool) -> PMAVAE:
+def _initial_model(config: TrainConfig, resumed: bool) -> Model:
     torch.manual_seed(config.seed)
     if resumed or not config.init_from:
-        return PMAVAE(PRESETS[config.preset])
-    model = PMAVAE.from_pretrained(config.init_from)
+        return new_model(config)
+    model: Model
+    if config.task == "base":
+        model = PMAVAE.from_pretrained(config.init_from)
+    else:
+        model = Restorer.from_pretrained(config.init_from, config.task)
     if model.config.preset != config.preset:
         raise PMAVAEError(
             f"{config.init_from} has weights of preset {model.config.preset}, not {config.preset}: "
@@ -130,6 +139,7 @@ def _initial_model(config: TrainConfig, resumed: bool) -> PMAVAE:
 
 def _resolve(options: TrainingOptions, processes: Processes) -> tuple[RunFolder, TrainConfig, Path | None]:
     flags = {
+        "task": options.task,
         "preset": options.preset,
         "data": [str(Path(source).absolute()) for source in options.data],
         "steps": options.steps,
@@ -150,7 +160,9 @@ def _resolve(options: TrainingOptions, processes: Processes) -> tuple[RunFolder,
         )
 
     if options.out is None:
-        folder = RunFolder(Path("runs") / resolve(RunFolder(Path()), False).preset)
+        asked = resolve(RunFolder(Path()), False)
+        name = asked.preset if asked.task == "base" else f"{asked.task}-{asked.preset}"
+        folder = RunFolder(Path("runs") / name)
     else:
         folder = RunFolder(options.out)
     resume_from = folder.resume_point()
@@ -177,7 +189,7 @@ class _Session:
 
     def run(
         self,
-        model: PMAVAE,
+        model: Model,
         data: TrainingData,
         resume_from: Path | None,
         interrupt: Interrupt,
@@ -231,10 +243,10 @@ class _Session:
         return 0
 
     def _trainer(
-        self, model: PMAVAE, corpus: Corpus, styles: Corpus, resume_from: Path | None
+        self, model: Model, corpus: Corpus, styles: Corpus, resume_from: Path | None
     ) -> tuple[Trainer, float]:
         config = self.config
-        if not config.init_from and resume_from is None:
+        if isinstance(model, PMAVAE) and not config.init_from and resume_from is None:
             linear_start(model, corpus, config.linear_crops)
         clock: Clock = StepClock(config.steps) if config.steps else TimeClock(duration(config.time_limit))
         trainer = Trainer(model, config, corpus, styles, clock, self.processes, self.network)
@@ -266,4 +278,7 @@ class _Session:
         display.say(f"weights {path}, pictures {sheet}")
 
     def _weights_id(self, trainer: Trainer) -> str:
-        return f"{self.config.preset}-{self.folder.path.name[:60]}-{trainer.step}"
+        kind = (
+            self.config.preset if self.config.task == "base" else f"{self.config.task}-{self.config.preset}"
+        )
+        return f"{kind}-{self.folder.path.name[:60]}-{trainer.step}"

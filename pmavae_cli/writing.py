@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pmavae import Latents
@@ -27,19 +28,21 @@ def render_latents(session: Session, latents: Latents, carried: Mapping[str, str
     return latents_to_bytes(latents, session.header(kept), session.dtype), notes
 
 
+def check_size(width: int, height: int, form: Format) -> None:
+    """Raise OutputError for a picture that a format has no room for."""
+    if form.is_image and max(width, height) > form.max_side:
+        raise OutputError(f"{width}×{height} px is too large for {form.name}: choose another format")
+
+
 def render_picture(
-    pixels: torch.Tensor, carried: Mapping[str, str], form: Format, quality: int
+    pixels: NDArray[np.uint8], carried: Mapping[str, str], form: Format, quality: int
 ) -> tuple[bytes, list[str]]:
     """A picture file, and a note for all that its format cannot hold.
 
-    pixels: (1, 3, H, W) in [0, 1]. quality: 1–100, of JPEG and WebP.
+    pixels: (H, W, 3). quality: 1–100, of JPEG and WebP.
     """
-    values = pixels[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    image = Image.fromarray(values)
-    if max(image.size) > form.max_side:
-        raise OutputError(
-            f"{image.width}×{image.height} px is too large for {form.name}: choose another format"
-        )
+    image = Image.fromarray(pixels)
+    check_size(*image.size, form)
     notes = []
     if carried.get("mode") == "L":
         image = image.convert("L")

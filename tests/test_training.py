@@ -122,8 +122,8 @@ def test_micro_batches_are_the_same_batch(cache):
     parts.config = config_from_dict(
         whole.config.to_dict() | {"phases": [{**whole.config.to_dict()["phases"][0], "accumulate": 4}]}
     )
-    drawn = whole._draw(whole.config.phases[0], 0)[0][0]
-    pieces = [pictures for pictures, _ in parts._draw(parts.config.phases[0], 0)]
+    drawn = whole._draw(whole.config.phases[0], 0)[0].pictures
+    pieces = [drawn.pictures for drawn in parts._draw(parts.config.phases[0], 0)]
     assert len(pieces) == 4 and (drawn == torch.cat([torch.from_numpy(p) for p in pieces]).numpy()).all()
 
 
@@ -251,7 +251,7 @@ def test_several_processes_take_fewer_micro_batches_each(cache):
     assert run._micro_batches(phase) == 2 and run._rows(phase) == (4, 2)
     parts = []
     for run.processes.rank in (0, 1):
-        parts.append([pictures for pictures, _ in run._draw(phase, 0)])
+        parts.append([drawn.pictures for drawn in run._draw(phase, 0)])
     run.processes.world, run.processes.rank = 1, 0
-    whole = np.concatenate([pictures for pictures, _ in run._draw(phase, 0)])
+    whole = np.concatenate([drawn.pictures for drawn in run._draw(phase, 0)])
     assert (np.concatenate([parts[r][m] for m in range(2) for r in range(2)]) == whole).all()

@@ -96,7 +96,7 @@ def test_a_time_limit_replaces_the_steps_of_a_file(tmp_path):
 
 def test_a_run_keeps_its_preset(tmp_path):
     RunFolder(tmp_path).save_config(TrainConfig(preset="small"))
-    with pytest.raises(ConfigError, match="run of preset small, not tiny"):
+    with pytest.raises(ConfigError, match="run of task base, preset small, not of task base, preset tiny"):
         resolve(tmp_path, resumed=True, flags={"preset": "tiny"})
 
 

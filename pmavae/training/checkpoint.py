@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pmavae.autoencoder import PMAVAE
 from pmavae.errors import PMAVAEError
+from pmavae.training.models import Model
 from pmavae.weights import save_weights
 
 PREFIX = "step-"
@@ -34,8 +34,8 @@ class CheckpointError(PMAVAEError):
 class TrainingState:
     """What a run needs to go on: weights, their average, optimizers, and plain numbers."""
 
-    model: PMAVAE
-    average: PMAVAE
+    model: Model
+    average: Model
     modules: dict[str, nn.Module]  # what else is trained
     optimizers: dict[str, torch.optim.Optimizer]
 

@@ -27,18 +27,18 @@ class Phase:
     """A part of the run with one objective, one crop size, one batch and one learning rate.
 
     The objective "codec" trains everything but the paint to reconstruct; "paint" trains the paint alone,
-    on a codec that it cannot change, to restyle.
+    on a codec that it cannot change, to restyle; "restore" trains a restoration network.
     """
 
     name: str
     share: float  # of the run's steps, or of its time
-    crop: int  # px, a multiple of 16
+    crop: int  # px of what the network is given, a multiple of 16
     batch: int  # crops an optimizer step, over all processes and micro-batches
     learning_rate: float = 1e-3  # after the warm-up, for the network
     final_rate: float = 0.0  # at the end; between the two, half a cosine
     warmup: float = 0.02  # share of the phase in which the rate rises from nothing
     accumulate: int = 1  # micro-batches an optimizer step: more of them need less memory
-    objective: Literal["codec", "paint"] = "codec"
+    objective: Literal["codec", "paint", "restore"] = "codec"
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,20 @@ class PaintConfig:
 
 
 @dataclass(frozen=True)
+class DamageConfig:
+    """What a restoration network is trained on: shares of crops by damage, and how much of it."""
+
+    # clean, Gaussian noise, Poisson noise, JPEG, noise and then JPEG: the same network meets them all
+    shares: tuple[float, ...] = (0.06, 0.46, 0.1, 0.28, 0.1)
+    noise: float = 55.0  # the largest standard deviation, in 8-bit units
+    jpeg: tuple[int, ...] = (10, 95)  # lowest and highest quality
+    rounded: float = 0.5  # share of noisy crops that are clipped and rounded, as a file has them
+    moved_grid: float = 0.2  # share of JPEGs that were cropped afterwards
+    gated: float = 0.1  # share of crops with a fidelity below 1
+    grey: float = 0.06  # share of crops in black and white, whose noise is one for all channels
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW, and what keeps a step sane."""
 
@@ -105,12 +119,23 @@ CPU_PHASES = (
     Phase("paint", 0.25, crop=128, batch=4, learning_rate=2e-3, objective="paint"),
 )
 
+# The crops of a restoration are small: what it needs to see is near.
+RESTORE_PHASES = (
+    Phase("small crops", 0.7, crop=96, batch=32, learning_rate=2e-3, final_rate=5e-4, objective="restore"),
+    Phase("large crops", 0.3, crop=192, batch=16, learning_rate=5e-4, objective="restore"),
+)
+CPU_RESTORE_PHASES = (
+    Phase("small crops", 0.75, crop=64, batch=16, learning_rate=2e-3, final_rate=5e-4, objective="restore"),
+    Phase("large crops", 0.25, crop=96, batch=16, learning_rate=5e-4, objective="restore"),
+)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One run."""
 
     preset: str = "tiny"
+    task: Literal["base", "denoise", "upscale"] = "base"  # the autoencoder itself, or a restoration network
     data: tuple[str, ...] = ()  # folders and tars of pictures
     steps: int = 0  # length of the run; 0 has time_limit tell it
     time_limit: str = "2h"  # over all sessions; phases then have shares of time
@@ -123,6 +148,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
     paint: PaintConfig = field(default_factory=PaintConfig)
+    damage: DamageConfig = field(default_factory=DamageConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     # Shares of crops by class, whatever the numbers of files; pictures without a class are photos.
     shares: dict[str, float] = field(
@@ -151,6 +177,10 @@ class TrainConfig:
         if not self.phases:
             raise ConfigError("a run needs at least one phase")
         for phase in self.phases:
+            if (phase.objective == "restore") != (self.task != "base"):
+                raise ConfigError(
+                    f"phase {phase.name}: the objective {phase.objective} does not go with task {self.task}"
+                )
             if phase.crop < 2 * BASE_STRIDE or phase.crop % BASE_STRIDE:
                 raise ConfigError(
                     f"phase {phase.name}: crop {phase.crop} is not a multiple of {BASE_STRIDE} from "
@@ -165,6 +195,11 @@ class TrainConfig:
                 raise ConfigError(
                     f"phase {phase.name}: share and learning_rate are above 0, warmup from 0 to below 1"
                 )
+        damage = self.damage
+        if len(damage.shares) != 5 or not sum(damage.shares) > 0:
+            raise ConfigError("damage.shares has five shares, of which one is above 0")
+        if len(damage.jpeg) != 2 or not 1 <= damage.jpeg[0] <= damage.jpeg[1] <= 100:
+            raise ConfigError("damage.jpeg is a lowest and a highest quality, from 1 to 100")
         if not 0 <= self.loss.equivariance <= 1:
             raise ConfigError("loss.equivariance is a share from 0 to 1")
 

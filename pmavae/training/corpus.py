@@ -182,11 +182,14 @@ class Corpus:
             raise PMAVAEError(f"no picture of {size} px on both sides is of a class with a share above 0")
         return chances / chances.sum()
 
-    def crops(self, count: int, size: int, *, seed: int, step: int, first: int = 0) -> NDArray[np.uint8]:
+    def crops(
+        self, count: int, size: int, *, seed: int, step: int, first: int = 0, flat: bool = False
+    ) -> NDArray[np.uint8]:
         """(count, size, size, 3) uint8, mirrored at random: rows first to first + count - 1 of a step.
 
         Each row depends on nothing but seed, step and its number, so that the parts of a batch can be
-        drawn in several places. Raises PMAVAEError as `probabilities` does.
+        drawn in several places. `flat` keeps crops that have next to nothing in them, such as clear sky.
+        Raises PMAVAEError as `probabilities` does.
         """
         if size not in self._tables:
             chances = self.probabilities(size)
@@ -202,7 +205,7 @@ class Corpus:
             for attempt in range(ATTEMPTS):
                 _, vertical, horizontal = draws[row, attempt]
                 crop = self._crop(self.views[chosen[row, attempt]], size, vertical, horizontal)
-                if not _is_flat(crop):
+                if flat or not _is_flat(crop):
                     break
             crops[row] = crop
             if numbers[row, 0] < 0.5:

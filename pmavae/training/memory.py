@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from pmavae.autoencoder import PMAVAE
+from pmavae.restoration.network import Restorer
 from pmavae.training.config import Phase, TrainConfig
+from pmavae.training.models import Model
 from pmavae.training.objectives import Draws, reconstruction
 from pmavae.training.perceptual import PerceptualNetwork
 
@@ -15,7 +16,10 @@ PEAK = 1.4  # the peak over the saved activations: 1.28 to 1.39, measured for ti
 
 
 def activation_bytes(
-    model: PMAVAE, config: TrainConfig, network: PerceptualNetwork | None, precision: torch.dtype | None
+    model: Model,
+    config: TrainConfig,
+    network: PerceptualNetwork | None,
+    precision: torch.dtype | None,
 ) -> float:
     """Bytes that autograd keeps for each pixel of a crop while it is reconstructed, in this autocast."""
     small, large = (_saved_bytes(model, config, network, precision, side) for side in PROBES)
@@ -23,7 +27,7 @@ def activation_bytes(
 
 
 def _saved_bytes(
-    model: PMAVAE,
+    model: Model,
     config: TrainConfig,
     network: PerceptualNetwork | None,
     precision: torch.dtype | None,
@@ -41,11 +45,15 @@ def _saved_bytes(
     picture = torch.zeros(1, 3, side, side, device=device)
     autocast = torch.autocast(device.type, dtype=precision, enabled=precision is not None)
     with autocast, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        reconstruction(model.train(), picture, draws, config.loss, network, 1.0)
+        if isinstance(model, Restorer):
+            levels = torch.zeros(1, 2, device=device)
+            model(picture, levels, scale=model.config.scales[-1]).abs().mean()
+        else:
+            reconstruction(model.train(), picture, draws, config.loss, network, 1.0)
     return sum(seen.values())
 
 
-def phase_bytes(model: PMAVAE, phase: Phase, per_pixel: float, processes: int = 1) -> int:
+def phase_bytes(model: Model, phase: Phase, per_pixel: float, processes: int = 1) -> int:
     """The estimated peak of one process in a phase, in bytes."""
     crops = max(1, phase.batch // phase.accumulate // processes)
     weights = sum(p.numel() for p in model.parameters())

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pmavae.restoration.presets import RESTORERS
 from pmavae.tensor_file import write_atomically
 from pmavae.training.checkpoint import checkpoints
 from pmavae.training.config import (
     CPU_PHASES,
+    CPU_RESTORE_PHASES,
+    DEFAULT_PHASES,
+    RESTORE_PHASES,
     ConfigError,
     Phase,
     TrainConfig,
@@ -18,6 +22,7 @@ from pmavae.training.config import (
     config_from_dict,
     read_config,
 )
+from pmavae.training.degradation import crop_side
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def resolve_config(
     Raises ConfigError for what cannot be, and for a preset other than that of the resumed run.
     """
     data = read_config(folder.config) if resumed else {}
-    before = data.get("preset")
+    before = data.get("task", "base"), data.get("preset")
     if file is not None:
         data |= read_config(file)
     network = flags.get("network")
@@ -76,17 +81,22 @@ def resolve_config(
     if flags.get("time_limit"):
         data["steps"] = 0
     if "phases" not in data:
-        defaults = CPU_PHASES if on_cpu else TrainConfig().phases
-        data["phases"] = TrainConfig(phases=defaults).to_dict()["phases"]
+        defaults: tuple[Phase, ...]
+        if data.get("task", "base") == "base":
+            defaults = CPU_PHASES if on_cpu else DEFAULT_PHASES
+        else:
+            defaults = CPU_RESTORE_PHASES if on_cpu else RESTORE_PHASES
+        data["phases"] = [asdict(phase) for phase in defaults]
     if network:
         change(data, f"loss.network={network}")
     for setting in settings:
         change(data, setting)
     config = config_from_dict(data)
-    if resumed and config.preset != before:
-        raise ConfigError(
-            f"{folder.path} is a run of preset {before}, not {config.preset}: choose another --out"
+    if resumed and (config.task, config.preset) != before:
+        was, wanted = (
+            f"task {task}, preset {preset}" for task, preset in (before, (config.task, config.preset))
         )
+        raise ConfigError(f"{folder.path} is a run of {was}, not of {wanted}: choose another --out")
     return config
 
 
@@ -99,8 +109,7 @@ def usable_phases(config: TrainConfig, smallest_side: int) -> tuple[TrainConfig,
     kept: list[Phase] = []
     reasons = []
     for phase in config.phases:
-        # A style is shrunk by up to 2.
-        needed = phase.crop * (2 if phase.objective == "paint" else 1)
+        needed = _clean_side(phase, config)
         if needed > smallest_side:
             reasons.append(f"phase {phase.name} is left out: no picture has {needed} px on both sides")
         elif phase.objective == "paint" and config.loss.network == "none":
@@ -110,3 +119,10 @@ def usable_phases(config: TrainConfig, smallest_side: int) -> tuple[TrainConfig,
     if not kept:
         raise ConfigError(f"{'; '.join(reasons)}; give larger pictures, or smaller crops with --set")
     return replace(config, phases=tuple(kept)), reasons
+
+
+def _clean_side(phase: Phase, config: TrainConfig) -> int:
+    """The side in px of the largest crop that a phase draws."""
+    if phase.objective == "restore":
+        return crop_side(phase.crop, max(RESTORERS[config.task, config.preset].scales))
+    return phase.crop * (2 if phase.objective == "paint" else 1)  # a style is shrunk by up to 2

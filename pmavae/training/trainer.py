@@ -1,4 +1,4 @@
-"""The training loop: draw crops ahead, reconstruct or repaint them, step, average."""
+"""The training loop: draw crops ahead, reconstruct, repaint or restore them, step, average."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pmavae.autoencoder import PMAVAE
 from pmavae.errors import PMAVAEError
+from pmavae.restoration.network import Restorer
 from pmavae.training.adversary import PatchDiscriminator, balance, discriminator_loss, generator_loss
 from pmavae.training.augmentation import augment_styles
 from pmavae.training.checkpoint import TrainingState
 from pmavae.training.config import Phase, TrainConfig
 from pmavae.training.corpus import Corpus
+from pmavae.training.drawing import Drawn, draw
+from pmavae.training.models import Model
 from pmavae.training.objectives import Draws, Outcome, reconstruction, repainting
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.processes import Processes
+from pmavae.training.restoring import restoring
 from pmavae.training.schedule import Clock, Position, position
 from pmavae.training.transfer import to_device
 
 LINEAR = ("encoder.linear_", "decoder.lapped_")
-Batch = list[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]  # micro-batches of contents and styles
 
 
 class TrainingError(PMAVAEError):
@@ -49,7 +50,7 @@ class StepReport:
     values: dict[str, Tensor] = field(default_factory=dict)  # scalars, still on the device
 
 
-def parameter_groups(model: PMAVAE, config: TrainConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
     """All parameters by rate and weight decay.
 
     No decay for biases, norms, linear maps, A_log and D; the linear maps learn at a rate of their own.
@@ -87,7 +88,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: PMAVAE,
+        model: Model,
         config: TrainConfig,
         corpus: Corpus,
         styles: Corpus,
@@ -122,8 +123,8 @@ class Trainer:
         self.objective: str = config.phases[0].objective
         self.skipped = self.bad_in_a_row = 0
         if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
-            model.encoder.compile()
-            model.decoder.compile()
+            for part in (model.encoder, model.decoder) if isinstance(model, PMAVAE) else (model,):
+                part.compile()
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -150,7 +151,7 @@ class Trainer:
         # All processes have to be in one phase, and draw crops for it one step ahead: they agree on the
         # progress two steps before it counts.
         coming = self._agree([self.clock.progress(self.step + i) for i in range(2)])
-        pending: Future[Batch] | None = None
+        pending: Future[list[Drawn]] | None = None
         with ThreadPoolExecutor(1, "crops") as ahead:
             while coming[0] < 1:
                 here = position(self.config.phases, coming.pop(0))
@@ -192,20 +193,25 @@ class Trainer:
             )
         return per_micro, per_micro // self.processes.world
 
-    def _draw(self, phase: Phase, step: int) -> Batch:
+    def _draw(self, phase: Phase, step: int) -> list[Drawn]:
         rows, count = self._rows(phase)
-        batch: Batch = []
-        for micro in range(self._micro_batches(phase)):
-            first, seed = micro * rows + self.processes.rank * count, self.config.seed
-            pictures = self.corpus.crops(count, phase.crop, seed=seed, step=step, first=first)
-            styles = None
-            if phase.objective == "paint":
-                styles = self.styles.crops(count, 2 * phase.crop, seed=seed + 1, step=step, first=first)
-            batch.append((pictures, styles))
-        return batch
+        network = self.model.config if isinstance(self.model, Restorer) else None
+        return [
+            draw(
+                self.config,
+                phase,
+                self.corpus,
+                self.styles,
+                network,
+                step=step,
+                first=micro * rows + self.processes.rank * count,
+                count=count,
+            )
+            for micro in range(self._micro_batches(phase))
+        ]
 
     def _step(
-        self, here: Position, batch: Batch, numbers: list[float]
+        self, here: Position, batch: list[Drawn], numbers: list[float]
     ) -> tuple[dict[str, Tensor], list[float]]:
         """One optimizer step; a non-finite gradient is counted and skipped.
 
@@ -221,8 +227,8 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
 
         total, values = torch.zeros((), device=self.processes.device), dict[str, Tensor]()
-        for micro, (pictures, styles) in enumerate(batch):
-            outcome = self._outcome(here, micro, pictures, styles)
+        for micro, drawn in enumerate(batch):
+            outcome = self._outcome(here, micro, drawn)
             loss = outcome.loss
             if adversary is not None:
                 loss = loss + self._adversarial(adversary, outcome)
@@ -257,22 +263,24 @@ class Trainer:
             return False
         return here.progress >= self.config.adversary.start
 
-    def _outcome(
-        self, here: Position, micro: int, pictures: NDArray[np.uint8], styles: NDArray[np.uint8] | None
-    ) -> Outcome:
+    def _outcome(self, here: Position, micro: int, drawn: Drawn) -> Outcome:
         device, config = self.processes.device, self.config
+        autocast = torch.autocast(device.type, dtype=self.precision, enabled=self.precision is not None)
+        if isinstance(self.model, Restorer):
+            assert drawn.damaged is not None
+            with autocast:
+                return restoring(self.model, drawn.damaged, config.loss)
         rows, count = self._rows(here.phase)
         text = f"{config.seed} {self.step} {micro}".encode()
         seed = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest())
         draws = Draws(seed, rows=rows, first=self.processes.rank * count, count=count, device=device)
         torch.manual_seed(seed + self.processes.rank)  # the grain of the paint
-        contents = to_device(pictures, device)
-        shown = None if styles is None else to_device(styles, device)
+        contents = to_device(drawn.pictures, device)
+        shown = None if drawn.styles is None else to_device(drawn.styles, device)
         if shown is not None:
             own = torch.Generator().manual_seed(seed + 1 + self.processes.rank)  # other rows, other views
             shown = augment_styles(shown, contents.shape[-1], own)
-        enabled = self.precision is not None
-        with torch.autocast(device.type, dtype=self.precision, enabled=enabled):
+        with autocast:
             if shown is None:
                 warm = config.loss.kl_warmup
                 kl_scale = min(1.0, here.progress / warm) if warm else 1.0
@@ -284,6 +292,7 @@ class Trainer:
         """λ times the balanced loss that the discriminator gives the decoder."""
         adversary.requires_grad_(False)
         score = generator_loss(adversary, outcome.output.float())
+        assert isinstance(self.model, PMAVAE)
         last = cast(nn.Conv2d, self.model.decoder.out[0]).weight
         times = balance(outcome.loss, score, last)
         adversary.requires_grad_(True)

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pmavae.autoencoder import PMAVAE
 from pmavae.metrics import psnr, ssim
+from pmavae.restoration.network import Restorer
 from pmavae.style import mix_style
 from pmavae.training.evaluation import picture_paths, read_rgb
+from pmavae.training.models import Model
+from pmavae.training.restoration_validation import trial
 
 MAX_SIDE = 512  # px; larger pictures are cropped in the middle
 GRID_SIDE = 256  # px of a picture in a grid
@@ -37,26 +39,37 @@ def middle(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
 
 
-def score(model: PMAVAE, pictures: Sequence[Tensor]) -> dict[str, float]:
-    """Mean PSNR (dB) and SSIM of the reconstructions, rounded to 8 bits."""
+def score(model: Model, pictures: Sequence[Tensor]) -> dict[str, float]:
+    """Mean PSNR (dB) and SSIM, rounded to 8 bits, of reconstructions or of restored damage."""
     scores: dict[str, list[float]] = {"psnr": [], "ssim": []}
-    for picture in pictures:
-        decoded = (model.decode(model.encode(picture)) * 255).round() / 255
-        original = picture.to(decoded.device)
-        scores["psnr"].append(float(psnr(decoded, original)))
-        scores["ssim"].append(float(ssim(decoded, original)))
+    for number, picture in enumerate(pictures):
+        if isinstance(model, Restorer):
+            original, _, result = trial(model, picture, number)
+        else:
+            original, result = picture, model.decode(model.encode(picture)).cpu()
+        result = (result * 255).round() / 255
+        scores["psnr"].append(float(psnr(result, original)))
+        scores["ssim"].append(float(ssim(result, original)))
     return {name: statistics.fmean(values) for name, values in scores.items()}
 
 
 @torch.no_grad()
-def preview(model: PMAVAE, pictures: Sequence[Tensor]) -> Tensor:
-    """(3, rows × GRID_SIDE, 3 × GRID_SIDE) in [0, 1]: input | reconstruction | in the next one's style."""
+def preview(model: Model, pictures: Sequence[Tensor]) -> Tensor:
+    """(3, rows × GRID_SIDE, 3 × GRID_SIDE) in [0, 1], a row for each picture.
+
+    Of an autoencoder: input | reconstruction | in the next one's style. Of a restoration network:
+    damaged | restored | clean.
+    """
     rows = []
     for index, picture in enumerate(pictures):
-        latents = model.encode(picture)
-        style = model.encode(pictures[(index + 1) % len(pictures)]).z_style
-        swapped = latents.replace(z_style=mix_style(latents.z_style, [(style, 1.0)]))
-        row = [picture, model.decode(latents).cpu(), model.decode(swapped).cpu()]
+        if isinstance(model, Restorer):
+            clean, damaged, restored = trial(model, picture, index)
+            row = [damaged, restored, clean]
+        else:
+            latents = model.encode(picture)
+            style = model.encode(pictures[(index + 1) % len(pictures)]).z_style
+            swapped = latents.replace(z_style=mix_style(latents.z_style, [(style, 1.0)]))
+            row = [picture, model.decode(latents).cpu(), model.decode(swapped).cpu()]
         rows.append(torch.cat([_square(x) for x in row], dim=3))
     return torch.cat(rows, dim=2)[0]
 

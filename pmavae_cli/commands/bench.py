@@ -1,27 +1,30 @@
-"""`pmavae bench`: how faithful weights are, beside other codecs."""
+"""`pmavae bench`: how good weights are, beside others and beside other programs."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from pmavae.errors import PMAVAEError
 from pmavae.presets import PRESETS
-from pmavae_cli.console import Console, print_json, print_table
-
-if TYPE_CHECKING:
-    import torch
-
-    from pmavae.training.perceptual import PerceptualNetwork
-    from pmavae_cli.benchmark import Score
+from pmavae.restoration.presets import TASKS
+from pmavae_cli.console import Console
 
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    help="Measure restoration instead: pictures are damaged, and come back as near as they can.",
+)
+@click.option(
+    "--conditions",
+    metavar="NAMES",
+    help="Damages, by comma. denoise: noise15, noise25, noise50, jpeg10, jpeg20, jpeg40, clean; "
+    "upscale: x2, x4.  [default: all of the task]",
+)
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="The weights of a preset.  [default: tiny]")
 @click.option(
     "--weights",
@@ -42,7 +45,8 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     metavar="NAMES",
-    help="Other codecs, by comma: linear, jpeg, webp, taesd; none; auto: those that are here.",
+    help="Other programs, by comma: linear, jpeg, webp, taesd; for denoise input, bm3d, nlmeans; for "
+    "upscale bicubic, lanczos; none; auto: those that are here.",
 )
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
@@ -63,6 +67,8 @@ if TYPE_CHECKING:
 def bench(
     ctx: click.Context,
     folders: tuple[Path, ...],
+    task: str | None,
+    conditions: str | None,
     preset: str | None,
     weights: tuple[str, ...],
     perceptual: str,
@@ -77,13 +83,18 @@ def bench(
     quiet: bool,
     debug: bool,
 ) -> None:
-    """Measure reconstruction on the pictures of every FOLDER.
+    """Measure reconstruction, or with --task restoration, on the pictures of every FOLDER.
 
     Every picture goes through the bytes of a latent file. JPEG and WebP are given as many bytes as the
-    first weights take.
+    first weights take. With --task, every picture is damaged in all conditions, and restored twice: told
+    how bad it is, and finding out as the command does.
     """
     if preset and weights:
         raise click.UsageError("Give --preset or --weights, not both.")
+    if task and (latents or _given(ctx, "perceptual")):
+        raise click.UsageError(f"{'--latents' if latents else '--perceptual'} has no meaning with --task.")
+    if conditions and not task:
+        raise click.UsageError("--conditions has no meaning without --task.")
     if save and save.exists() and not overwrite:
         raise click.UsageError(f"{save} exists: use --overwrite to replace it.")
     if save and not save.parent.is_dir():
@@ -91,111 +102,26 @@ def bench(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from pmavae.training.evaluation import latent_use, picture_paths
-    from pmavae_cli.benchmark import codecs, load_models, means, scores
+    from pmavae_cli.bench_session import BenchSession
     from pmavae_cli.session import choose_device
 
     if threads:
         torch.set_num_threads(threads)
-    console = Console(quiet=quiet, json=as_json, debug=debug)
+    session = BenchSession(Console(quiet=quiet, json=as_json, debug=debug), peers, save)
     place = choose_device(device)
-    chosen = _chosen_peers(peers, console)
-    failures: list[Path] = []
+    asked = weights or (preset or "tiny",)
+    pictures = session.pictures(folders, limit)
+    if pictures and task:
+        from pmavae_cli.bench_restoration import bench_restoration
 
-    def failed(path: Path, error: PMAVAEError) -> None:
-        failures.append(path)
-        console.failure(str(path), "bench", error)
+        bench_restoration(session, pictures, asked, task, conditions, place)
+    elif pictures:
+        from pmavae_cli.bench_reconstruction import bench_reconstruction
 
-    paths: list[Path] = []
-    for folder in dict.fromkeys(folders):
-        try:
-            paths += picture_paths(folder)[:limit]
-        except PMAVAEError as error:
-            failed(folder, error)
-    if not paths:
-        ctx.exit(1)
-    network = _network(perceptual, place, console)
-    models = load_models(weights or (preset or "tiny",), place)
-    rows: list[Score] = []
-    for row in scores(codecs(models, chosen), paths, network, place, failed):
-        rows.append(row)
-        if as_json and not quiet:
-            print_json(row.row())
-    averages = means(rows)
-    facts: list[dict[str, Any]] = []
-    if latents and rows:
-        readable = [path for path in paths if path not in failures]
-        for name, model in models.items():
-            for latent, use in latent_use(model, readable).items():
-                facts.append({"weights": name, "latent": latent, "kl_nats": round(use.nats, 3)})
-                facts[-1] |= {"active": use.active, "channels": use.channels}
-    if as_json:
-        for fact in (*(row.row() for row in averages), *facts):
-            print_json(fact)
-    elif rows:
-        listed = averages if quiet else [*rows, *averages]
-        print_table([_header(), *(_cells(row, averages[0].seconds) for row in listed)])
-        if facts:
-            click.echo()
-            print_table(
-                [
-                    [key.replace("_", " ") for key in facts[0]],
-                    *([str(value) for value in fact.values()] for fact in facts),
-                ]
-            )
-    if save and rows:
-        from pmavae.tensor_file import write_atomically
-
-        report = {"rows": [r.row() for r in rows], "means": [r.row() for r in averages], "latents": facts}
-        write_atomically(save, json.dumps(report, indent=1).encode(), error=PMAVAEError)
-    ctx.exit(1 if failures else 0)
+        paths = [path for _, path in pictures]
+        bench_reconstruction(session, paths, asked, perceptual, latents, place)
+    ctx.exit(1 if session.failures else 0)
 
 
-def _network(name: str, device: torch.device, console: Console) -> PerceptualNetwork | None:
-    """What judges the perceptual distance; raises PMAVAEError where it was asked for and cannot be had."""
-    from pmavae.training.perceptual import perceptual_network
-
-    try:
-        network = perceptual_network("efficientnet-lite0" if name == "auto" else name)
-    except PMAVAEError as error:
-        if name != "auto":
-            raise
-        console.note(f"no perceptual distance: {error}")
-        return None
-    return network if network is None else network.to(device)
-
-
-def _chosen_peers(names: str, console: Console) -> list[str]:
-    from pmavae_cli.peers import PEERS
-
-    if names == "none":
-        return []
-    asked = list(PEERS) if names == "auto" else [name.strip() for name in names.split(",")]
-    if unknown := [name for name in asked if name not in PEERS]:
-        raise click.UsageError(f"--peers {unknown[0]} is none of {', '.join(PEERS)}.")
-    chosen = []
-    for name in asked:
-        if (reason := PEERS[name].missing()) is None:
-            chosen.append(name)
-        elif names != "auto":
-            raise PMAVAEError(f"peer {name} cannot be compared with: {reason}")
-        else:
-            console.detail(f"peer {name} is left out: {reason}")
-    return chosen
-
-
-def _header() -> list[str]:
-    return ["codec", "picture", "PSNR dB", "SSIM", "perceptual", "bits/px", "time"]
-
-
-def _cells(row: Score, first: float) -> list[str]:
-    distance = "-" if row.perceptual is None else f"{row.perceptual:.4f}"
-    return [
-        row.codec,
-        row.picture,
-        f"{row.psnr:.2f}",
-        f"{row.ssim:.4f}",
-        distance,
-        f"{row.bits_per_pixel:.2f}",
-        f"{row.seconds / first:.2f} x",
-    ]
+def _given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE

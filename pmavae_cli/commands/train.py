@@ -15,6 +15,11 @@ RESUME = ("auto", "never")
 
 
 @click.command()
+@click.option(
+    "--task",
+    type=click.Choice(["base", "denoise", "upscale"]),
+    help="What to train: the autoencoder, or the network of a task.  [default: base]",
+)
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="The shape of the model.  [default: tiny]")
 @click.option(
     "--data",
@@ -67,7 +72,7 @@ RESUME = ("auto", "never")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def train(ctx: click.Context, **options: Any) -> None:
-    """Train a model on your own pictures.
+    """Train a model, or the network of a task, on your own pictures.
 
     A run is a folder: checkpoints, the log, previews, and in the end model.safetensors, which every task
     takes as --weights. Running the same command again continues it. Ctrl-C saves before it ends.

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import click
 
 from pmavae_cli.api import PICTURE, Context, Task, hookimpl
+from pmavae_cli.plugins.numbers import a_number
 
 if TYPE_CHECKING:
     from pmavae import Latents
-
-
-def _a_number(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    """NaN is in no range and beyond none, so click lets it pass."""
-    if math.isnan(value):
-        raise click.BadParameter("nan is not in the range 0<=x<=1.")
-    return value
 
 
 class StyleMix(Task):
@@ -31,7 +24,7 @@ class StyleMix(Task):
             type=click.FloatRange(0, 1),
             default=1.0,
             show_default=True,
-            callback=_a_number,
+            callback=a_number,
             help="How far to go from the content's own style (0) to the other's (1).",
         ),
     )

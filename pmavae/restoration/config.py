@@ -1,0 +1,41 @@
+"""The shape of the restoration networks, one for each task and preset. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pmavae.config import PlainConfig
+
+NOISE_UNIT = 50.0  # standard deviation in 8-bit units that the condition calls 1
+
+
+@dataclass(frozen=True)
+class RestorationConfig(PlainConfig):
+    """Everything that determines the parameter shapes of a restoration network."""
+
+    preset: str
+    task: str  # "denoise" or "upscale"
+    scales: tuple[int, ...]  # sides of the output over those of the input, a head each
+    stem_stride: int  # PixelUnshuffle: 2 where the output is as large as the input, else 1
+    channels: tuple[int, int, int]  # at 1, 2 and 4 times the stem's stride
+    blocks: tuple[int, int, int]  # of them, on each side of the network; the last in the middle
+
+    def __post_init__(self) -> None:
+        if not self.scales or set(self.scales) - {1, 2, 4}:
+            raise ValueError(f"scales {self.scales} are not among 1, 2 and 4")
+        if self.stem_stride not in (1, 2):
+            raise ValueError(f"stem_stride {self.stem_stride} is neither 1 nor 2")
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of what the network is given are multiples of it, in px."""
+        return 4 * self.stem_stride
+
+    @property
+    def margin(self) -> int:
+        """Input px around a position, a multiple of `multiple`, that all its output depends on."""
+        n1, n2, n4 = self.blocks
+        # A block reaches 2 positions of its stride; stem and head 1 each; going to a coarser stride and
+        # back, up to the whole of a coarse position.
+        positions = 2 * (2 * n1 + 2) + 2 * 2 * (2 * n2) + 4 * (2 * n4) + 4
+        return -(-positions * self.stem_stride // self.multiple) * self.multiple

@@ -1,0 +1,113 @@
+"""`pmavae denoise`: noise and JPEG artefacts out of a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pmavae_cli.api import TILE, Context, Task, hookimpl
+from pmavae_cli.plugins.numbers import a_number
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pmavae.restoration.levels import Levels
+
+UNSEEN_QUALITY = 50  # of JPEG, where --mode jpeg says that there was one and nothing tells how bad
+
+
+class Denoise(Task):
+    name = "denoise"
+    help = "Take noise and JPEG artefacts out of pictures."
+    takes = "pixels"
+    weights = "denoise"
+    params = (
+        click.Option(
+            ["--mode"],
+            type=click.Choice(["auto", "noise", "jpeg"]),
+            default="auto",
+            show_default=True,
+            help="What to look for: both, or one of them alone.",
+        ),
+        click.Option(
+            ["--strength"],
+            type=click.FloatRange(0, 2),
+            default=1.0,
+            show_default=True,
+            callback=a_number,
+            help="Times the damage that is found: 0 leaves a picture as it is.",
+        ),
+        click.Option(
+            ["--fidelity"],
+            type=click.FloatRange(0, 1),
+            default=1.0,
+            show_default=True,
+            callback=a_number,
+            help="How much of the fine structure passes the network's bottleneck; less is smoother.",
+        ),
+        click.Option(
+            ["--sigma"],
+            type=click.FloatRange(0, 100),
+            callback=a_number,
+            help="Standard deviation of the noise, of 255, instead of what is found.",
+        ),
+        click.Option(
+            ["--jpeg-quality"],
+            type=click.IntRange(1, 100),
+            metavar="N",
+            help="Quality of the JPEG file it was, instead of what is found.",
+        ),
+        click.Option(
+            ["--tile"], type=TILE, default="auto", show_default=True, help="Side of the tiles, in px."
+        ),
+    )
+
+    def transform(
+        self,
+        pixels: NDArray[np.uint8],
+        context: Context,
+        mode: str,
+        strength: float,
+        fidelity: float,
+        sigma: float | None,
+        jpeg_quality: int | None,
+        tile: int | None,
+    ) -> NDArray[np.uint8]:
+        from pmavae.restoration.tiles import restore_pixels
+
+        levels = self._levels(pixels, context, mode, sigma, jpeg_quality)
+        used = levels.times(strength).within()
+        context.detail(f"{levels.told()}; taken out at strength {strength:g}")
+        if used.none and fidelity == 1:
+            return pixels
+        return restore_pixels(
+            context.restorer, pixels, used, fidelity=fidelity, tile=tile, progress=context.progress
+        )
+
+    def _levels(
+        self,
+        pixels: NDArray[np.uint8],
+        context: Context,
+        mode: str,
+        sigma: float | None,
+        jpeg_quality: int | None,
+    ) -> Levels:
+        from pmavae.restoration.estimation import estimate_levels
+
+        from pmavae.restoration.levels import Levels
+
+        found = Levels()
+        if sigma is None or jpeg_quality is None:
+            found = estimate_levels(pixels, context.tables)
+        noise = found.noise if mode != "jpeg" else 0.0
+        jpeg = found.jpeg if mode != "noise" else None
+        if mode == "jpeg" and jpeg is None:
+            jpeg = UNSEEN_QUALITY
+        return Levels(noise if sigma is None else sigma, jpeg if jpeg_quality is None else jpeg_quality)
+
+
+@hookimpl
+def register_tasks() -> list[Task]:
+    return [Denoise()]

@@ -1,0 +1,68 @@
+"""`pmavae upscale`: a picture at two or four times its size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pmavae_cli.api import TILE, Context, Task, hookimpl
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+MOST_NOISE, WORST_JPEG = 25.0, 30  # what this network has met: worse pictures are not worth enlarging
+
+
+class Upscale(Task):
+    name = "upscale"
+    help = "Enlarge pictures two or four times."
+    takes = "pixels"
+    weights = "upscale"
+    params = (
+        click.Option(
+            ["--scale", "factor"],
+            type=click.Choice(["2", "4"]),
+            default="2",
+            show_default=True,
+            help="Sides of the output over those of the input.",
+        ),
+        click.Option(
+            ["--clean/--as-is"],
+            default=True,
+            show_default=True,
+            help="Take the noise and the JPEG artefacts that are found out, or enlarge them too.",
+        ),
+        click.Option(
+            ["--tile"],
+            type=TILE,
+            default="auto",
+            show_default=True,
+            help="Side of the tiles, in px of the input.",
+        ),
+    )
+
+    def scale(self, **options: Any) -> int:
+        return int(options["factor"])
+
+    def transform(
+        self, pixels: NDArray[np.uint8], context: Context, factor: str, clean: bool, tile: int | None
+    ) -> NDArray[np.uint8]:
+        from pmavae.restoration.estimation import estimate_levels
+
+        from pmavae.restoration.levels import Levels
+        from pmavae.restoration.tiles import restore_pixels
+
+        levels = estimate_levels(pixels, context.tables) if clean else Levels()
+        context.detail(f"{levels.told()}; taken out" if clean else "enlarged as it is")
+        levels = levels.within(MOST_NOISE, WORST_JPEG)
+        return restore_pixels(
+            context.restorer, pixels, levels, scale=int(factor), tile=tile, progress=context.progress
+        )
+
+
+@hookimpl
+def register_tasks() -> list[Task]:
+    return [Upscale()]

@@ -1,0 +1,74 @@
+"""What a task made of one input, as the file that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pmavae import Latents
+from pmavae.config import MIN_SIZE
+from pmavae_cli.api import Task
+from pmavae_cli.formats import Format
+from pmavae_cli.session import LatentsError, Session, to_pixels
+from pmavae_cli.writing import render_latents, render_picture
+
+
+@dataclass(frozen=True)
+class LatentResult:
+    """Latents, which a picture file is decoded from."""
+
+    session: Session
+    latents: Latents
+    carried: Mapping[str, str]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in px."""
+        return self.latents.width, self.latents.height
+
+    def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
+        """The bytes of a file, and a note for all that it cannot hold."""
+        if form.is_image:
+            pixels = to_pixels(self.session.model.decode(self.latents))
+            return render_picture(pixels, self.carried, form, quality)
+        return render_latents(self.session, self.latents, self.carried)
+
+
+@dataclass(frozen=True)
+class PixelResult:
+    """Pixels, which a latent file is encoded from."""
+
+    session: Session
+    pixels: NDArray[np.uint8]  # (H, W, 3)
+    carried: Mapping[str, str]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in px."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
+        """The bytes of a file, and a note for all that it cannot hold."""
+        if form.is_image:
+            return render_picture(self.pixels, self.carried, form, quality)
+        latents = self.session.model.encode(self.pixels)
+        latents = self.session.as_stored(replace(latents, logvar_base=None, logvar_detail=None))
+        return render_latents(self.session, latents, self.carried)
+
+
+def as_result(
+    session: Session, returned: Any, carried: Mapping[str, str], task: Task
+) -> LatentResult | PixelResult:
+    """Check what a task returned; raises LatentsError where it is not what the task has to return."""
+    if task.takes == "latents":
+        return LatentResult(session, session.check(returned, task.name), carried)
+    if not isinstance(returned, np.ndarray):
+        raise LatentsError(f"task {task.name} returned {type(returned).__name__} instead of pixels")
+    shape, kind = returned.shape, returned.dtype
+    if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < MIN_SIZE:
+        raise LatentsError(f"task {task.name} returned {kind} {shape} instead of uint8 pixels (H, W, 3)")
+    return PixelResult(session, returned, carried)
