@@ -10,9 +10,15 @@ from PIL import Image
 
 from pmavae import PMAVAE
 from pmavae.metrics import psnr
+from pmavae.restoration.estimation import estimate_levels
+from pmavae.restoration.levels import Levels
+from pmavae.restoration.network import Restorer
+from pmavae.restoration.tiles import restore_pixels
 from pmavae.style import mix_style
+from pmavae.training.degradation import recompress, shrink
 from pmavae.training.evaluation import unit
 from pmavae.training.style_losses import grid_share, sliced_wasserstein
+from pmavae.weights import Manifest, weights_folder
 
 ROOT = Path(__file__).parent.parent
 
@@ -86,3 +92,70 @@ def test_the_readme_code_runs(monkeypatch):
     names: dict[str, object] = {}
     exec(code, names)
     assert names["picture"].shape[:2] == (1, 3)  # type: ignore[attr-defined]
+
+
+def test_the_shipped_denoiser_takes_noise_out_and_keeps_the_colours():
+    model = Restorer.from_pretrained("tiny", "denoise")
+    for name in ("content-ridge.jpg", "content-seeds.jpg"):
+        clean = np.asarray(read(name))
+        noise = np.random.default_rng(0).normal(0, 25, clean.shape)
+        noisy = (clean + noise).round().clip(0, 255).astype(np.uint8)
+        restored = restore_pixels(model, noisy, estimate_levels(noisy))
+        before, after = (float(psnr(unit(clean), unit(x))) for x in (noisy, restored))
+        assert after > before + 7
+        assert np.abs(restored.mean((0, 1)) - noisy.mean((0, 1))).max() < 0.5
+
+
+def test_the_shipped_denoiser_takes_jpeg_artefacts_out():
+    model = Restorer.from_pretrained("tiny", "denoise")
+    for name in ("content-ridge.jpg", "content-seeds.jpg", "style-orange-trees.jpg"):
+        clean = np.asarray(read(name))
+        damaged = recompress(clean, 10, halve=True)
+        levels = estimate_levels(damaged)
+        assert levels.jpeg == 10
+        restored = restore_pixels(model, damaged, levels)
+        before, after = (float(psnr(unit(clean), unit(x))) for x in (damaged, restored))
+        assert after > before + 0.6
+        assert np.abs(restored.mean((0, 1)) - damaged.mean((0, 1))).max() < 0.5
+
+
+def test_a_clean_picture_stays_as_it_is():
+    model = Restorer.from_pretrained("tiny", "denoise")
+    for name in ("content-ridge.jpg", "content-seeds.jpg", "content-mountains.jpg"):
+        clean = np.asarray(read(name))
+        assert psnr(unit(clean), unit(restore_pixels(model, clean, Levels()))) > 44
+        restored = restore_pixels(model, clean, estimate_levels(clean).within())
+        assert psnr(unit(clean), unit(restored)) > 36  # the codec's own reconstruction has about 30
+
+
+def test_flat_areas_stay_flat_and_edges_do_not_ring():
+    model = Restorer.from_pretrained("tiny", "denoise")
+    clean = np.full((96, 192, 3), (70, 110, 160), np.uint8)
+    clean[:, 96:] = (180, 150, 120)
+    noise = np.random.default_rng(0).normal(0, 25, clean.shape)
+    noisy = (clean + noise).round().clip(0, 255).astype(np.uint8)
+    restored = restore_pixels(model, noisy, Levels(noise=25)).astype(float)
+    left, right = restored[8:-8, 8:88], restored[8:-8, 104:-8]
+    for flat, colour in ((left, clean[0, 0]), (right, clean[0, -1])):
+        assert flat.std((0, 1)).max() < 2.5  # of 25
+        assert np.abs(flat - colour).max() < 15
+    assert np.abs(restored[8:-8, 90:94] - clean[0, 0]).mean() < 3
+
+
+@pytest.mark.parametrize(("scale", "decibels"), [(2, 1.0), (4, 0.4)])
+def test_the_shipped_upscaler_is_better_than_bicubic(scale, decibels):
+    model = Restorer.from_pretrained("tiny", "upscale")
+    for name in ("content-ridge.jpg", "content-seeds.jpg", "content-mountains.jpg"):
+        clean = np.asarray(read(name))[:160, :240]
+        small = shrink(clean, scale)
+        bicubic = np.asarray(Image.fromarray(small).resize((240, 160), Image.Resampling.BICUBIC))
+        restored = restore_pixels(model, small, Levels(), scale=scale)
+        before, after = (float(psnr(unit(clean), unit(x))) for x in (bicubic, restored))
+        assert after > before + decibels
+        assert np.abs(restored.mean((0, 1)) - small.mean((0, 1))).max() < 0.5
+
+
+def test_the_manifest_has_the_figures_of_every_task():
+    entries = {entry.task: entry for entry in Manifest.load(weights_folder() / "manifest.json").entries}
+    assert entries["denoise"].scores["psnr_kodak24_noise25"] > 31
+    assert entries["upscale"].scores["psnr_kodak24_x2"] > 32

@@ -20,8 +20,8 @@ from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer, level_numbers
 
-WORKING_BYTES = 400 << 20  # what the features of one tile may take, about
-LIVE_FEATURES = 5  # maps of the finest stride that live at the same time, measured
+WORKING_BYTES = 560 << 20  # what the features of one tile may take: full HD is then two of them
+LIVE_FEATURES = 7  # maps of the finest stride that live at the same time, measured in float32
 
 
 @dataclass(frozen=True)

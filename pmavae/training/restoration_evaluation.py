@@ -77,7 +77,7 @@ class Fidelity:
 
     psnr: float  # dB; infinite for equal pictures
     ssim: float
-    shift: float  # of the mean of R, G or B, the largest of the three; 8-bit units
+    shift: float  # of the mean of R, G or B from that of the damaged picture, the largest; 8-bit units
 
 
 def conditions_of(config: RestorationConfig) -> list[Condition]:
@@ -135,8 +135,8 @@ def restored(model: Restorer, trial: Trial) -> NDArray[np.uint8]:
 def fidelity(trial: Trial, result: NDArray[np.uint8]) -> Fidelity:
     """Compare a result, (H, W, 3), with the trial's reference, as its task has it."""
     pair = unit(trial.reference), unit(result)
-    means = (picture.mean((2, 3)) for picture in pair)
-    shift = 255 * float(torch.sub(*means).abs().max())
+    means = (pixels.reshape(-1, 3).mean(0, dtype=np.float64) for pixels in (trial.damaged, result))
+    shift = float(np.abs(np.subtract(*means)).max())
     if trial.condition.scale > 1:
         inner = slice(trial.condition.scale, -trial.condition.scale)
         # Three times the same plane, for metrics that take three: their mean is that of the one.
