@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +224,27 @@ def test_the_smallest_picture_there_is(run: Command) -> None:
         run(task, "a.png", "-o", f"{task}.png")
     with Image.open("upscale.png") as made:
         assert made.size == (32, 34)
+
+
+def test_a_terminal_sees_how_far_it_is(networks: dict[str, str], here: Path) -> None:
+    picture((200, 160)).save("a.png")
+    screen, stderr = pty.openpty()
+    command = [
+        *(sys.executable, "-m", "pmavae_cli", "denoise", "a.png", "-o", "b.png", "--sigma", "10"),
+        *("--tile", "64", "--weights", networks["denoise"]),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
+    os.close(stderr)
+    shown = b""
+    while True:
+        try:
+            part = os.read(screen, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    out, _ = process.communicate()
+    os.close(screen)
+    assert process.returncode == 0 and out == b"b.png\n"
+    assert b"a.png" in shown and b"100%" in shown and b"0:00:0" in shown
