@@ -80,15 +80,15 @@ class Session:
 
     @cached_property
     def restorer(self) -> Restorer:
-        """The network of the task. Raises WeightsError."""
-        assert self.task_weights is not None
+        """The network of the task. Raises WeightsError, and ValueError for a task without."""
+        task = self.task_weights
+        if task is None:
+            raise ValueError("the task names no weights of its own")
         name = self.options.weights or self.options.preset
-        if name in PRESETS and not has_weights(name, self.task_weights):
-            self.console.detail(
-                f"{self.task_weights} has no weights of preset {name}, those of tiny are used"
-            )
+        if name in PRESETS and not has_weights(name, task):
+            self.console.detail(f"{task} has no weights of preset {name}, those of tiny are used")
             name = "tiny"
-        model = Restorer.from_pretrained(name, self.task_weights)
+        model = Restorer.from_pretrained(name, task)
         if self.options.weights:
             self._check_preset(name, model.config.preset)
         self._tell(model.weights_id)

@@ -17,6 +17,9 @@ from conftest import Command, picture
 from PIL import Image
 from PIL.ExifTags import Base
 
+from pmavae_cli.api import Task
+from pmavae_cli.plugin_manager import load_plugins
+
 TASKS = ("denoise", "upscale")
 
 
@@ -248,3 +251,55 @@ def test_a_terminal_sees_how_far_it_is(networks: dict[str, str], here: Path) -> 
     os.close(screen)
     assert process.returncode == 0 and out == b"b.png\n"
     assert b"a.png" in shown and b"100%" in shown and b"0:00:0" in shown
+
+
+class Halves(Task):
+    """What a plugin may do with pixels: without weights of its own, and several pictures out of one."""
+
+    name = "halves"
+    help = "Cut a picture in two."
+    takes = "pixels"
+    result: Any = None
+
+    def count(self, **options: Any) -> int:
+        return 2
+
+    def transform(self, pixels, context):  # type: ignore[no-untyped-def]
+        middle = pixels.shape[1] // 2
+        return self.result(pixels) if self.result else [pixels[:, :middle], pixels[:, middle:]]
+
+
+@pytest.fixture
+def halves(monkeypatch: pytest.MonkeyPatch) -> Halves:
+    registry, task = load_plugins(), Halves()
+    registry.tasks["halves"] = task
+    monkeypatch.setattr("pmavae_cli.main.load_plugins", lambda: registry)
+    return task
+
+
+def test_a_plugin_may_take_pixels(pmavae: Command, here: Path, halves: Halves) -> None:
+    image = picture((64, 40))
+    image.save("a.png")
+    assert pmavae("halves", "a.png", "-o", "out.png").lines == ["out-1.png", "out-2.png"]
+    with Image.open("out-1.png") as left, Image.open("out-2.png") as right:
+        assert np.array_equal(np.hstack([left, right]), np.asarray(image))
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda p: p, "returned 1 results instead of 2"),
+        (lambda p: [p, None], "returned NoneType instead of pixels"),
+        (lambda p: [p, p / 255], "returned float64 (40, 64, 3) instead of uint8 pixels"),
+        (lambda p: [p, p[..., 0]], "returned uint8 (40, 64) instead of uint8 pixels"),
+        (lambda p: [p, p[:8]], "returned uint8 (8, 64, 3) instead of uint8 pixels"),
+    ],
+)
+def test_pixels_that_a_plugin_returns_are_checked(
+    pmavae: Command, here: Path, halves: Halves, result: Any, message: str
+) -> None:
+    halves.result = result
+    picture((64, 40)).save("a.png")
+    ended = pmavae("halves", "a.png", "-o", "out.png")
+    assert ended.status == 1 and message in ended.err
+    assert [path.name for path in here.iterdir()] == ["a.png"]
