@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -126,15 +125,12 @@ def test_two_processes_train_as_one_does(photos, tmp_path):
     pytest.importorskip("accelerate")
     arguments = ["--data", photos, "--steps", 4, "--set=adversary.weight=0"]
     assert run(*arguments, "--out", tmp_path / "one")[0] == 0
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "pmavae_cli"]
-    done = subprocess.run(
-        [*launch, *command(*arguments, "--out", tmp_path / "two")[3:]],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
-    )
+    # What `accelerate launch --multi_gpu` starts, too; of CPUs it starts only one without MPI.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "pmavae_cli"]
+    launch += command(*arguments, "--out", tmp_path / "two")[3:]
+    plan = subprocess.run([*launch, "--dry-run"], capture_output=True, text=True, timeout=300)
+    assert "2 process(es)" in plan.stdout
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     one, two = ([float(row["loss"]) for row in log(tmp_path / run)] for run in ("one", "two"))
     assert len(one) == 4 and two == pytest.approx(one, rel=1e-4)
