@@ -7,10 +7,10 @@ from pathlib import Path
 from pmavae.training.config import TrainConfig, duration
 from pmavae.training.memory import activation_bytes, phase_bytes
 from pmavae.training.models import new_model
+from pmavae.training.optimization import choose_precision
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.processes import Processes
 from pmavae.training.run_folder import RunFolder
-from pmavae.training.trainer import choose_precision
 from pmavae_cli.console import print_table
 from pmavae_cli.training_data import TrainingData
 from pmavae_cli.training_display import span

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmavae.restoration.config import RestorationConfig
-from pmavae.training.config import Phase, TrainConfig
+from pmavae.training.config import TrainConfig
 from pmavae.training.corpus import Corpus
 from pmavae.training.degradation import Damaged, crop_side, damage, scale_of
+from pmavae.training.phases import Phase
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 from pmavae.restoration.network import Restorer
-from pmavae.training.config import Phase, TrainConfig
+from pmavae.training.config import TrainConfig
 from pmavae.training.models import Model
 from pmavae.training.objectives import Draws, reconstruction
 from pmavae.training.perceptual import PerceptualNetwork
+from pmavae.training.phases import Phase
 
 PROBES = 64, 128  # px of the crops that are measured: what grows between them grows with the pixels
 COPIES = 5  # of the weights in float32: themselves, gradient, Adam's two moments, average

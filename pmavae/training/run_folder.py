@@ -10,19 +10,9 @@ from typing import Any
 from pmavae.restoration.presets import RESTORERS
 from pmavae.tensor_file import write_atomically
 from pmavae.training.checkpoint import checkpoints
-from pmavae.training.config import (
-    CPU_PHASES,
-    CPU_RESTORE_PHASES,
-    DEFAULT_PHASES,
-    RESTORE_PHASES,
-    ConfigError,
-    Phase,
-    TrainConfig,
-    change,
-    config_from_dict,
-    read_config,
-)
+from pmavae.training.config import ConfigError, TrainConfig, change, config_from_dict, read_config
 from pmavae.training.degradation import crop_side
+from pmavae.training.phases import Phase, default_phases
 
 
 @dataclass(frozen=True)
@@ -81,11 +71,7 @@ def resolve_config(
     if flags.get("time_limit"):
         data["steps"] = 0
     if "phases" not in data:
-        defaults: tuple[Phase, ...]
-        if data.get("task", "base") == "base":
-            defaults = CPU_PHASES if on_cpu else DEFAULT_PHASES
-        else:
-            defaults = CPU_RESTORE_PHASES if on_cpu else RESTORE_PHASES
+        defaults = default_phases(data.get("task", "base"), on_cpu)
         data["phases"] = [asdict(phase) for phase in defaults]
     if network:
         change(data, f"loss.network={network}")

@@ -1,0 +1,60 @@
+"""The parts of a run, and which ones it has where nothing is said. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the run with one objective, one crop size, one batch and one learning rate.
+
+    The objective "codec" trains everything but the paint to reconstruct; "paint" trains the paint alone,
+    on a codec that it cannot change, to restyle; "restore" trains a restoration network.
+    """
+
+    name: str
+    share: float  # of the run's steps, or of its time
+    crop: int  # px of what the network is given, a multiple of 16
+    batch: int  # crops an optimizer step, over all processes and micro-batches
+    learning_rate: float = 1e-3  # after the warm-up, for the network
+    final_rate: float = 0.0  # at the end; between the two, half a cosine
+    warmup: float = 0.02  # share of the phase in which the rate rises from nothing
+    accumulate: int = 1  # micro-batches an optimizer step: more of them need less memory
+    objective: Literal["codec", "paint", "restore"] = "codec"
+
+
+# As micro-batches that leave room for the preset base on a GPU of 16 GiB.
+DEFAULT_PHASES = (
+    Phase("structure", 0.35, crop=256, batch=32, learning_rate=1.5e-3, final_rate=1e-3, accumulate=2),
+    Phase("texture", 0.2, crop=384, batch=16, learning_rate=1e-3, final_rate=6e-4, accumulate=2),
+    Phase("detail", 0.15, crop=512, batch=8, learning_rate=6e-4, final_rate=3e-4, accumulate=2),
+    Phase("full-hd", 0.1, crop=960, batch=4, learning_rate=3e-4, accumulate=4),
+    Phase("paint", 0.2, crop=256, batch=16, learning_rate=2e-3, objective="paint"),
+)
+
+# One CPU core sees a thousand times fewer pixels: small crops give it more steps, and steps are scarce.
+CPU_PHASES = (
+    Phase("structure", 0.5, crop=128, batch=8, learning_rate=1.3e-3, final_rate=1e-3),
+    Phase("texture", 0.2, crop=192, batch=4, learning_rate=1e-3, final_rate=3e-4),
+    Phase("detail", 0.05, crop=256, batch=4, learning_rate=3e-4),
+    Phase("paint", 0.25, crop=128, batch=4, learning_rate=2e-3, objective="paint"),
+)
+
+# The crops of a restoration are small: what it needs to see is near.
+RESTORE_PHASES = (
+    Phase("small crops", 0.7, crop=96, batch=32, learning_rate=2e-3, final_rate=5e-4, objective="restore"),
+    Phase("large crops", 0.3, crop=192, batch=16, learning_rate=5e-4, objective="restore"),
+)
+CPU_RESTORE_PHASES = (
+    Phase("small crops", 0.75, crop=64, batch=16, learning_rate=2e-3, final_rate=5e-4, objective="restore"),
+    Phase("large crops", 0.25, crop=96, batch=16, learning_rate=5e-4, objective="restore"),
+)
+
+
+def default_phases(task: str, on_cpu: bool) -> tuple[Phase, ...]:
+    """The phases of a run of a task that brings none."""
+    if task == "base":
+        return CPU_PHASES if on_cpu else DEFAULT_PHASES
+    return CPU_RESTORE_PHASES if on_cpu else RESTORE_PHASES
