@@ -23,7 +23,10 @@ from pmavae_cli.plugin_manager import Registry, load_plugins
     [
         ["--help"],
         ["style-mix", "--help"],
+        ["denoise", "--help"],
+        ["upscale", "--help"],
         ["bench", "--help"],
+        ["train", "--help"],
         ["plugins"],
         ["--version"],
         ["decode", "missing.jpg"],

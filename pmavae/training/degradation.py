@@ -78,7 +78,8 @@ def _row(
     quality = None
     if jpeg:
         low, high = config.jpeg
-        quality = int(random.integers(low, high + 1))
+        # Half of them in the lowest quarter, where there is most to repair.
+        quality = low + int(random.random() ** 2 * (high - low + 1))
         stored = recompress(pixels.astype(np.uint8), quality, halve=bool(random.integers(2)))
         pixels = stored.astype(np.float32)
     if scale == 1:
