@@ -77,7 +77,8 @@ def test_black_and_white_has_one_noise_for_all_channels() -> None:
 def test_the_second_level_is_what_jpeg_took_away() -> None:
     found = damaged(only(JPEG), count=24)
     errors = np.abs(found.inputs * 255 - found.targets).mean((1, 2, 3))
-    assert np.corrcoef(errors, found.levels[:, 1])[0, 1] > 0.7
+    bad = found.levels[:, 1] > np.median(found.levels[:, 1])
+    assert errors[bad].mean() > 1.3 * errors[~bad].mean()
     assert found.levels[:, 1].min() >= 0.05 and found.levels[:, 1].max() <= 0.9
 
 
