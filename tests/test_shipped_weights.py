@@ -13,7 +13,7 @@ from pmavae.metrics import psnr
 from pmavae.restoration.estimation import estimate_levels
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
-from pmavae.restoration.tiles import restore_pixels
+from pmavae.restoration.tiles import restore, restore_pixels
 from pmavae.style import mix_style
 from pmavae.training.degradation import recompress, shrink
 from pmavae.training.evaluation import unit
@@ -103,8 +103,10 @@ def test_the_shipped_denoiser_takes_noise_out_and_keeps_the_colours():
         restored = restore_pixels(model, noisy, estimate_levels(noisy))
         before, after = (float(psnr(unit(clean), unit(x))) for x in (noisy, restored))
         assert after > before + 7
-        # Of the clean one: clipped noise is darker in bright places, which is undone as well.
-        assert np.abs(restored.mean((0, 1)) - clean.mean((0, 1))).max() < 0.5
+        # Noise that is not clipped: clipping alone moves the mean, and how far cannot be told exactly.
+        full = unit(clean) + unit(noise)
+        shift = restore(model, full, Levels(noise=25)).double().mean((2, 3)) - full.mean((2, 3))
+        assert shift.abs().max() < 0.5 / 255
 
 
 def test_the_shipped_denoiser_takes_jpeg_artefacts_out():
