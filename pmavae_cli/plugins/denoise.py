@@ -95,7 +95,6 @@ class Denoise(Task):
         jpeg_quality: int | None,
     ) -> Levels:
         from pmavae.restoration.estimation import estimate_levels
-
         from pmavae.restoration.levels import Levels
 
         found = Levels()

@@ -51,7 +51,6 @@ class Upscale(Task):
         self, pixels: NDArray[np.uint8], context: Context, factor: str, clean: bool, tile: int | None
     ) -> NDArray[np.uint8]:
         from pmavae.restoration.estimation import estimate_levels
-
         from pmavae.restoration.levels import Levels
         from pmavae.restoration.tiles import restore_pixels
 
