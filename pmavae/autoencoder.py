@@ -16,7 +16,7 @@ from pmavae.decoder import Decoder
 from pmavae.encoder import Encoder, Posterior
 from pmavae.errors import ImageError, WeightsError
 from pmavae.latents import Latents, expected_shapes, padded
-from pmavae.weights import fill, load_weights, resolve_weights, save_weights
+from pmavae.weights import fill, load_weights, resolve_weights, save_folder
 
 Picture = Tensor | Image.Image | np.ndarray[Any, Any]
 
@@ -130,7 +130,4 @@ class PMAVAE(nn.Module):
 
     def save_pretrained(self, folder: str | Path, weights_id: str | None = None) -> Path:
         """Write `model.safetensors` (fp16) into the folder; returns its path."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        path = Path(folder) / "model.safetensors"
-        save_weights(path, self.state_dict(), self.config, weights_id or self.weights_id)
-        return path
+        return save_folder(folder, self.state_dict(), self.config, weights_id or self.weights_id)

@@ -243,6 +243,19 @@ def save_weights(
     write_tensor_file(path, tensors, {METADATA_KEY: to_json(header)}, error=WeightsError)
 
 
+def save_folder(
+    folder: str | Path, state: Mapping[str, Tensor], config: ModelConfig | RestorationConfig, weights_id: str
+) -> Path:
+    """Write FOLDER_FILE (fp16) into a folder, which is made where there is none; returns the file's path.
+
+    Raises as `save_weights` does, and OSError where the folder cannot be made.
+    """
+    path = Path(folder) / FOLDER_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(path, state, config, weights_id)
+    return path
+
+
 def _config(file: TensorFile, header: dict[str, Any]) -> ModelConfig | RestorationConfig:
     """The configuration in a header, each field of its type and of a size that a model can have."""
     if set(header) != {"format", "architecture", "config", "id"} or not is_label(header["id"]):

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from pmavae import Latents
 from pmavae.config import MIN_SIZE
+from pmavae.pixels import to_pixels
 from pmavae_cli.api import Task
 from pmavae_cli.formats import Format
-from pmavae_cli.session import LatentsError, Session, to_pixels
+from pmavae_cli.session import LatentsError, Session
 from pmavae_cli.writing import render_latents, render_picture
 
 
@@ -33,7 +34,7 @@ class LatentResult:
     def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
         """The bytes of a file, and a note for all that it cannot hold."""
         if form.is_image:
-            pixels = to_pixels(self.session.model.decode(self.latents))
+            pixels = to_pixels(self.session.model.decode(self.latents)[0])
             return render_picture(pixels, self.carried, form, quality)
         return render_latents(self.session, self.latents, self.carried)
 

@@ -19,6 +19,7 @@ from pmavae import PMAVAE, PRESETS, Latents
 from pmavae.errors import ImageError, PMAVAEError, WeightsError
 from pmavae.latent_file import LatentHeader, check_weights, looks_like_latents, read_latents
 from pmavae.latents import expected_shapes
+from pmavae.pixels import to_pixels
 from pmavae.restoration.network import Restorer
 from pmavae.weights import has_weights
 from pmavae_cli.console import Console
@@ -118,7 +119,7 @@ class Session:
         """A picture as its pixels, a latent file as what it decodes to; raises as `load` does."""
         found = self._read(source)
         if isinstance(found, Loaded):
-            pixels = to_pixels(self.model.decode(found.latents))
+            pixels = to_pixels(self.model.decode(found.latents)[0])
             return LoadedPixels(pixels, found.carried, None, decoded=True)
         return LoadedPixels(np.asarray(found.pixels), found.carried, found.tables, decoded=False)
 
@@ -186,11 +187,6 @@ class Session:
         return LatentHeader(
             self.model.config.preset, self.model.weights_id, self.model.weights_sha256, carried
         )
-
-
-def to_pixels(picture: torch.Tensor) -> NDArray[np.uint8]:
-    """(1, 3, H, W) in [0, 1] as (H, W, 3) uint8."""
-    return picture[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
 def choose_device(name: str) -> torch.device:

@@ -46,17 +46,20 @@ def test_without_fidelity_an_untrained_denoiser_keeps_what_is_coarse() -> None:
 
 
 @pytest.mark.parametrize("task", ["denoise", "upscale"])
-def test_no_output_depends_on_pixels_beyond_the_margin(task: str) -> None:
+def test_outputs_depend_on_pixels_as_far_as_the_margin_has_it_and_no_further(task: str) -> None:
     model, config = network(task), SMALL[task]
     side = 2 * config.margin + 8 * config.multiple
     x = torch.rand(1, 3, side, side, requires_grad=True)
+    reached = 0
     for scale in config.scales:
         y = model(x, torch.zeros(1, 2), scale=scale)
         for offset in range(config.multiple):
             at = side // 2 + offset
             (gradient,) = torch.autograd.grad(y[0, :, scale * at, scale * at].sum(), x, retain_graph=True)
             seen = gradient.abs().sum((0, 1, 3)).nonzero().flatten()
-            assert max(at - int(seen.min()), int(seen.max()) - at) <= config.margin
+            reached = max(reached, at - int(seen.min()), int(seen.max()) - at)
+    assert reached == config.reach
+    assert config.reach <= config.margin < config.reach + config.multiple
 
 
 @pytest.mark.parametrize("config", RESTORERS.values(), ids=lambda c: f"{c.task}-{c.preset}")

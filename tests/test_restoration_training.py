@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import picture
-from small_restorers import SMALL
+from small_restorers import SMALL, network
 
 from pmavae.errors import PMAVAEError
 from pmavae.restoration.levels import Levels
@@ -19,7 +19,10 @@ from pmavae.restoration.tiles import restore
 from pmavae.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from pmavae.training.config import ConfigError, config_from_dict
 from pmavae.training.corpus import Corpus, build_cache
+from pmavae.training.evaluation import unit
 from pmavae.training.processes import Processes
+from pmavae.training.restoration_evaluation import fidelity, make_trial, restored
+from pmavae.training.restoration_validation import condition_of
 from pmavae.training.run_folder import RunFolder, resolve_config, usable_phases
 from pmavae.training.schedule import StepClock
 from pmavae.training.survey import survey
@@ -93,6 +96,24 @@ def test_validation_of_an_untrained_network_is_that_of_the_damage(task):
     assert grid.shape == (3, 2 * 256, 3 * 256)
     damaged, restored, clean = grid.chunk(3, dim=2)
     assert (damaged - restored).abs().mean() < 0.01 < (damaged - clean).abs().mean()
+
+
+def test_validation_is_the_evaluation_of_its_conditions():
+    pixels = [np.asarray(picture((72, 64), seed)) for seed in range(5)]
+    model = network("denoise")
+    found = []
+    for number, name in enumerate(("noise25", "jpeg20", "noise50", "jpeg10", "noise10")):
+        condition = condition_of(model.config, number)
+        assert condition.name == name
+        made = make_trial(pixels[number], condition, number)
+        found.append(fidelity(made, restored(model, made)).psnr)
+    scores = score(model, [unit(each).float() for each in pixels])
+    assert scores["psnr"] == pytest.approx(sum(found) / len(found), abs=1e-3)
+
+
+def test_validation_of_an_upscaler_takes_its_scales_in_turn():
+    conditions = [condition_of(SMALL["upscale"], number) for number in range(4)]
+    assert [condition.name for condition in conditions] == ["x2", "x4", "x2", "x4"]
 
 
 def test_the_task_brings_phases_of_its_own(tmp_path):

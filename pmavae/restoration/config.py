@@ -33,9 +33,19 @@ class RestorationConfig(PlainConfig):
 
     @property
     def margin(self) -> int:
-        """Input px around a position, a multiple of `multiple`, that all its output depends on."""
+        """Input px around a position, `reach` rounded up to a multiple of `multiple`, for tiles."""
+        return -(-self.reach // self.multiple) * self.multiple
+
+    @property
+    def reach(self) -> int:
+        """Input px around a pixel beyond which nothing changes what becomes of it at any scale."""
         n1, n2, n4 = self.blocks
-        # A block reaches 2 positions of its stride; stem and head 1 each; going to a coarser stride and
-        # back, up to the whole of a coarse position.
-        positions = 2 * (2 * n1 + 2) + 2 * 2 * (2 * n2) + 4 * (2 * n4) + 4
-        return -(-positions * self.stem_stride // self.multiple) * self.multiple
+        head = max(self.head_depth(scale) for scale in self.scales)
+        # Each 3×3 convolution reaches one position of its stride; a block has two of them.
+        positions = 1 + 2 * 2 * n1 + 2 * (2 * 2 * n2) + 4 * (2 * n4) + head
+        # What a coarsest position holds is seen as a whole, wherever in it the pixel is.
+        return positions * self.stem_stride + self.multiple - 1
+
+    def head_depth(self, scale: int) -> int:
+        """Convolutions of the head of a scale: what a position becomes 16 of needs more than one."""
+        return 1 if scale * self.stem_stride <= 2 else 2

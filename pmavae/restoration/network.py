@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.blocks import zero_init
+from pmavae.errors import WeightsError
 from pmavae.restoration.config import NOISE_UNIT, RestorationConfig
 from pmavae.restoration.levels import Levels
+from pmavae.weights import fill, load_weights, resolve_weights, save_folder
 
 
 class ResidualBlock(nn.Module):
@@ -74,8 +76,8 @@ class Restorer(nn.Module):
     def _head(self, scale: int) -> nn.Sequential:
         c1, factor = self.config.channels[0], scale * self.config.stem_stride
         last = zero_init(nn.Conv2d(c1, 3 * factor**2, 3, padding=1))
-        # What a pixel becomes 16 of needs a thought more than one convolution.
-        first = [] if factor <= 2 else [nn.Conv2d(c1, c1, 3, padding=1), nn.ReLU(inplace=True)]
+        one_more = self.config.head_depth(scale) > 1
+        first = [nn.Conv2d(c1, c1, 3, padding=1), nn.ReLU(inplace=True)] if one_more else []
         return nn.Sequential(*first, last, nn.PixelShuffle(factor))
 
     @property
@@ -117,18 +119,20 @@ class Restorer(nn.Module):
         The network is on the CPU in float32 and in evaluation mode. Raises WeightsError, in one sentence,
         where the weights are missing, damaged, or of another task.
         """
-        from pmavae.restoration.weights import load_restorer
-
-        return load_restorer(name_or_path, task)
+        path, entry = resolve_weights(name_or_path, task)
+        loaded = load_weights(path, entry)
+        found = loaded.config.task if isinstance(loaded.config, RestorationConfig) else "base"
+        if not isinstance(loaded.config, RestorationConfig) or found != task:
+            raise WeightsError(
+                f"{path} has weights of the task {found}, not {task}: use those that were made for it"
+            )
+        model = cls(loaded.config)
+        fill(model, loaded, path)
+        return model
 
     def save_pretrained(self, folder: str | Path, weights_id: str | None = None) -> Path:
         """Write `model.safetensors` (fp16) into the folder; returns its path."""
-        from pmavae.weights import save_weights
-
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        path = Path(folder) / "model.safetensors"
-        save_weights(path, self.state_dict(), self.config, weights_id or self.weights_id)
-        return path
+        return save_folder(folder, self.state_dict(), self.config, weights_id or self.weights_id)
 
 
 def enlarge(picture: Tensor, scale: int) -> Tensor:

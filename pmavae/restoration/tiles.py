@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pmavae.pixels import to_pixels
 from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer, level_numbers
@@ -131,7 +132,7 @@ def restore_pixels(
         top = rows.start - scale * part.outer_rows.start
         left = columns.start - scale * part.outer_columns.start
         inner = restored[0, :, top:, left:][:, : rows.stop - rows.start, : columns.stop - columns.start]
-        result[rows, columns] = inner.mul(255).round_().byte().permute(1, 2, 0).cpu().numpy()
+        result[rows, columns] = to_pixels(inner)
         if progress:
             progress(done, len(tiles))
     return result

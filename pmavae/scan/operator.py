@@ -13,8 +13,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.library import custom_op
+from torch import Tensor, library
 
 from pmavae.scan import reference
 
@@ -67,12 +66,12 @@ def backend_for(device: torch.device) -> Backend:
     return _COMPILED[device.type]() if device.type in _COMPILED else _REFERENCE
 
 
-@custom_op("pmavae::directional_scan", mutates_args=())
+@library.custom_op("pmavae::directional_scan", mutates_args=())
 def _scan(a: Tensor, b: Tensor) -> Tensor:
     return backend_for(a.device).forward(a.contiguous(), b.contiguous())
 
 
-@custom_op("pmavae::directional_scan_backward", mutates_args=())
+@library.custom_op("pmavae::directional_scan_backward", mutates_args=())
 def _scan_backward(grad_h: Tensor, a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     return backend_for(a.device).backward(grad_h.contiguous(), a.contiguous(), h)
 

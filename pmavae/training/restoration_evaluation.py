@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pmavae.errors import PMAVAEError
 from pmavae.metrics import psnr, ssim
+from pmavae.pixels import to_pixels
 from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
@@ -128,8 +129,7 @@ def restored(model: Restorer, trial: Trial) -> NDArray[np.uint8]:
     if damaged.dtype == np.uint8:
         return restore_pixels(model, trial.shown, condition.levels, scale=condition.scale)
     x = torch.from_numpy(damaged).permute(2, 0, 1)[None].float() / 255
-    result = restore(model, x, condition.levels, scale=condition.scale)
-    return result[0].mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return to_pixels(restore(model, x, condition.levels, scale=condition.scale)[0])
 
 
 def fidelity(trial: Trial, result: NDArray[np.uint8]) -> Fidelity:

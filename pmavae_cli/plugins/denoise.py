@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pmavae_cli.api import TILE, Context, Task, hookimpl
-from pmavae_cli.plugins.numbers import a_number
+from pmavae_cli.api import Context, Task, hookimpl
+from pmavae_cli.plugins.parameters import TILE_OPTION, bounded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,37 +31,18 @@ class Denoise(Task):
             show_default=True,
             help="What to look for: both, or one of them alone.",
         ),
-        click.Option(
-            ["--strength"],
-            type=click.FloatRange(0, 2),
-            default=1.0,
-            show_default=True,
-            callback=a_number,
-            help="Times the damage that is found: 0 leaves a picture as it is.",
+        bounded("--strength", 0, 2, 1.0, help="Times the damage that is found: 0 leaves a picture as it is."),
+        bounded(
+            "--fidelity", 0, 1, 1.0, help="How much fine structure passes the bottleneck; less is smoother."
         ),
-        click.Option(
-            ["--fidelity"],
-            type=click.FloatRange(0, 1),
-            default=1.0,
-            show_default=True,
-            callback=a_number,
-            help="How much of the fine structure passes the network's bottleneck; less is smoother.",
-        ),
-        click.Option(
-            ["--sigma"],
-            type=click.FloatRange(0, 100),
-            callback=a_number,
-            help="Standard deviation of the noise, of 255, instead of what is found.",
-        ),
+        bounded("--sigma", 0, 100, help="Standard deviation of the noise, of 255, instead of what is found."),
         click.Option(
             ["--jpeg-quality"],
             type=click.IntRange(1, 100),
             metavar="N",
             help="Quality of the JPEG file it was, instead of what is found.",
         ),
-        click.Option(
-            ["--tile"], type=TILE, default="auto", show_default=True, help="Side of the tiles, in px."
-        ),
+        TILE_OPTION,
     )
 
     def transform(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pmavae_cli.api import PICTURE, Context, Task, hookimpl
-from pmavae_cli.plugins.numbers import a_number
+from pmavae_cli.plugins.parameters import bounded
 
 if TYPE_CHECKING:
     from pmavae import Latents
@@ -19,13 +19,8 @@ class StyleMix(Task):
     input_name = "CONTENT"
     params = (
         click.Argument(["style"], type=PICTURE),
-        click.Option(
-            ["--strength"],
-            type=click.FloatRange(0, 1),
-            default=1.0,
-            show_default=True,
-            callback=a_number,
-            help="How far to go from the content's own style (0) to the other's (1).",
+        bounded(
+            "--strength", 0, 1, 1.0, help="How far to go from the content's own style (0) to the other's (1)."
         ),
     )
 

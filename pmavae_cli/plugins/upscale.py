@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pmavae_cli.api import TILE, Context, Task, hookimpl
+from pmavae_cli.api import Context, Task, hookimpl
+from pmavae_cli.plugins.parameters import TILE_OPTION
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,13 +36,7 @@ class Upscale(Task):
             show_default=True,
             help="Take the noise and the JPEG artefacts that are found out, or enlarge them too.",
         ),
-        click.Option(
-            ["--tile"],
-            type=TILE,
-            default="auto",
-            show_default=True,
-            help="Side of the tiles, in px of the input.",
-        ),
+        TILE_OPTION,
     )
 
     def scale(self, **options: Any) -> int:
