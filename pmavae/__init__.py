@@ -17,11 +17,17 @@ if TYPE_CHECKING:
     from pmavae.autoencoder import PMAVAE
     from pmavae.latents import Latents
     from pmavae.presets import PRESETS
+    from pmavae.style_source import Style
 
-__all__ = ["PMAVAE", "PRESETS", "Latents"]
+__all__ = ["PMAVAE", "PRESETS", "Latents", "Style"]
 __version__ = "0.1.0"
 
-_HOMES = {"PMAVAE": "pmavae.autoencoder", "PRESETS": "pmavae.presets", "Latents": "pmavae.latents"}
+_HOMES = {
+    "PMAVAE": "pmavae.autoencoder",
+    "PRESETS": "pmavae.presets",
+    "Latents": "pmavae.latents",
+    "Style": "pmavae.style_source",
+}
 
 
 def __getattr__(name: str) -> Any:

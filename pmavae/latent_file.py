@@ -1,4 +1,4 @@
-"""Latent files, version 1: one picture's latents, and what is needed to decode them again.
+"""Latent files, version 1: one picture's latents, or its style alone, and what is needed to use them again.
 
 The format is described for other languages in docs/latent-files.md.
 """
@@ -17,6 +17,7 @@ from torch import Tensor
 from pmavae.config import MIN_SIZE, ModelConfig
 from pmavae.errors import LatentFileError, WeightsMismatchError
 from pmavae.latents import Latents, expected_shapes, padded
+from pmavae.style_source import Style
 from pmavae.tensor_file import (
     METADATA_KEY,
     HeaderTooLargeError,
@@ -37,6 +38,7 @@ CHECKSUM_KEY = "pmavae_crc32"
 MAX_SIZE = 2**20  # pixels a side: far above any picture, far below any overflow
 _MEANS = frozenset({"z_base", "z_detail", "z_style"})
 _LOGVARS = frozenset({"logvar_base", "logvar_detail"})
+_STYLE = frozenset({"z_style"})
 _FIELDS = frozenset(
     ("format", "version", "preset", "weights_id", "weights_sha256", "width", "height", "padding", "picture")
 )
@@ -59,8 +61,19 @@ def latents_to_bytes(latents: Latents, header: LatentHeader, dtype: torch.dtype 
     `dtype` is float16, bfloat16 or float32. Raises LatentFileError for a batch of several pictures,
     for values that are not finite in `dtype`, and for picture metadata beyond the size of a header.
     """
+    return _to_bytes(latents.tensors(), latents.width, latents.height, header, dtype)
+
+
+def style_to_bytes(style: Style, header: LatentHeader, dtype: torch.dtype = torch.float16) -> bytes:
+    """A latent file that holds a style alone, in memory; otherwise as `latents_to_bytes`."""
+    return _to_bytes({"z_style": style.z_style}, style.width, style.height, header, dtype)
+
+
+def _to_bytes(
+    batch: Mapping[str, Tensor], width: int, height: int, header: LatentHeader, dtype: torch.dtype
+) -> bytes:
     tensors: dict[str, Tensor] = {}
-    for name, tensor in latents.tensors().items():
+    for name, tensor in batch.items():
         if tensor.dim() != 4 or tensor.shape[0] != 1:
             raise LatentFileError(
                 f"a latent file holds one picture, but {name} has the shape {tuple(tensor.shape)}"
@@ -69,16 +82,15 @@ def latents_to_bytes(latents: Latents, header: LatentHeader, dtype: torch.dtype 
         if not tensors[name].isfinite().all():
             kind = str(dtype).removeprefix("torch.")
             raise LatentFileError(f"{name} has values that are not finite in {kind}; write float32 instead")
-    bottom, right = latents.padding
     fields = {
         "format": "latent",
         "version": LATENT_VERSION,
         "preset": header.preset,
         "weights_id": header.weights_id,
         "weights_sha256": header.weights_sha256,
-        "width": latents.width,
-        "height": latents.height,
-        "padding": [0, 0, right, bottom],
+        "width": width,
+        "height": height,
+        "padding": [0, 0, padded(width) - width, padded(height) - height],
         "picture": header.picture,
     }
     if problem := _problem(fields):
@@ -100,8 +112,19 @@ def write_latents(
 
     Raises LatentFileError, naming the file, where it cannot be written.
     """
+    _write(path, lambda: latents_to_bytes(latents, header, dtype))
+
+
+def write_style(
+    path: str | Path, style: Style, header: LatentHeader, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write a latent file that holds a style alone; otherwise as `write_latents`."""
+    _write(path, lambda: style_to_bytes(style, header, dtype))
+
+
+def _write(path: str | Path, render: Callable[[], bytes]) -> None:
     try:
-        data = latents_to_bytes(latents, header, dtype)
+        data = render()
     except LatentFileError as reason:
         raise LatentFileError(f"{path} was not written: {reason}") from None
     write_atomically(path, data, error=LatentFileError)
@@ -117,6 +140,36 @@ def read_latents(
     latents are float32, with a batch dimension of 1. Raises LatentFileError in one sentence that
     names the file. Whether the right weights are loaded is for `check_weights` to say.
     """
+    tensors, fields, header = _read(source, config_for, name, (_MEANS, _MEANS | _LOGVARS))
+    return Latents(height=fields["height"], width=fields["width"], **tensors), header
+
+
+def read_style(
+    source: str | Path | bytes, config_for: Callable[[str], ModelConfig], *, name: str | None = None
+) -> tuple[Style, LatentHeader]:
+    """The style of a latent file, whether or not it holds anything else; otherwise as `read_latents`."""
+    tensors, fields, header = _read(source, config_for, name, (_STYLE, _MEANS, _MEANS | _LOGVARS))
+    return Style(tensors["z_style"], width=fields["width"], height=fields["height"]), header
+
+
+def read_latents_or_style(
+    source: str | Path | bytes, config_for: Callable[[str], ModelConfig], *, name: str | None = None
+) -> tuple[Latents | Style, LatentHeader]:
+    """What a latent file holds, a Style where that is all; otherwise as `read_latents`."""
+    tensors, fields, header = _read(source, config_for, name, (_STYLE, _MEANS, _MEANS | _LOGVARS))
+    width, height = fields["width"], fields["height"]
+    if set(tensors) == _STYLE:
+        return Style(tensors["z_style"], width=width, height=height), header
+    return Latents(height=height, width=width, **tensors), header
+
+
+def _read(
+    source: str | Path | bytes,
+    config_for: Callable[[str], ModelConfig],
+    name: str | None,
+    allowed: tuple[frozenset[str], ...],
+) -> tuple[dict[str, Tensor], dict[str, Any], LatentHeader]:
+    """Tensors of batch 1, the header's fields, and the part of them that is not the size."""
     if name is None:
         name = "the latent file" if isinstance(source, bytes) else str(source)
     with open_tensor_file(source, name=name, error=LatentFileError) as file:
@@ -125,7 +178,7 @@ def read_latents(
             config = config_for(fields["preset"])
         except KeyError:
             file.refuse(f"is of preset {fields['preset']}, which this pmavae does not have: upgrade pmavae")
-        _check_shapes(file, config, fields["height"], fields["width"])
+        _check_shapes(file, config, fields["height"], fields["width"], allowed)
         tensors = file.tensors()
         checksum = file.metadata.get(CHECKSUM_KEY)
         if checksum is not None and checksum != _checksum(file.metadata[METADATA_KEY], tensors):
@@ -134,11 +187,10 @@ def read_latents(
             if not tensor.isfinite().all():
                 file.refuse(f"is damaged: {tensor_name} has values that are not finite")
     batch = {tensor_name: tensor.float()[None] for tensor_name, tensor in tensors.items()}
-    latents = Latents(height=fields["height"], width=fields["width"], **batch)
     header = LatentHeader(
         fields["preset"], fields["weights_id"], fields["weights_sha256"], dict(fields["picture"])
     )
-    return latents, header
+    return batch, fields, header
 
 
 def check_weights(header: LatentHeader, weights_id: str, weights_sha256: str, name: str) -> None:
@@ -209,9 +261,16 @@ def _problem(fields: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _check_shapes(file: TensorFile, config: ModelConfig, height: int, width: int) -> None:
+def _check_shapes(
+    file: TensorFile, config: ModelConfig, height: int, width: int, allowed: tuple[frozenset[str], ...]
+) -> None:
     names = set(file.shapes)
-    if names not in (_MEANS, _MEANS | _LOGVARS):
+    if names == _STYLE and _STYLE not in allowed:
+        file.refuse(
+            "holds a style and no picture: give it to pmavae style-mix as STYLE, and a picture or "
+            "its latents here"
+        )
+    if names not in allowed:
         odd = sorted(names ^ _MEANS if not names & _LOGVARS else names ^ (_MEANS | _LOGVARS))[0]
         file.refuse(f"is damaged: tensor {odd!r:.40} is {'not expected' if odd in names else 'missing'}")
     expected = expected_shapes(config, height, width)

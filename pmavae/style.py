@@ -66,10 +66,13 @@ def mix_style(content: Tensor, styles: Sequence[tuple[Tensor, float]], strength:
     """
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f"strength {strength} is outside 0..1")
-    total = sum(weight for _, weight in styles)
-    if total <= 0 or any(weight < 0 for _, weight in styles):
+    largest = max((weight for _, weight in styles), default=0.0)
+    if largest <= 0 or any(weight < 0 for _, weight in styles):
         raise ValueError("style weights must not be negative, and at least one must be positive")
-    target = torch.stack([style * (weight / total) for style, weight in styles]).sum(0)
+    shares = [weight / largest for _, weight in styles]  # a sum of huge weights would overflow
+    total = sum(shares)
+    target = torch.stack([style * (share / total) for (style, _), share in zip(styles, shares, strict=True)])
+    target = target.sum(0)
     target = torch.cat((target[:, :-1], torch.ones_like(target[:, -1:])), dim=1)
     if strength == 0.0:
         return content.clone()

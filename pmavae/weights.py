@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from pmavae.config import ModelConfig
 from pmavae.errors import WeightsError
+from pmavae.refinement.config import TASK as FEATURES
+from pmavae.refinement.config import FeatureConfig
 from pmavae.restoration.config import RestorationConfig
 from pmavae.tensor_file import (
     METADATA_KEY,
@@ -29,11 +31,16 @@ from pmavae.tensor_file import (
     to_json,
     write_tensor_file,
 )
+from pmavae.texture.config import TASK as TEXTURE
+from pmavae.texture.config import TextureConfig
 
 ARCHITECTURE_VERSION = 1  # goes up when the same configuration gets other parameters or another meaning
 MANIFEST_VERSION = 1
 FOLDER_FILE = "model.safetensors"  # the weights file in a folder of weights
 MAX_WIDTH = 8192  # channels and blocks beyond it are an attack on memory, not a model
+
+AnyConfig = ModelConfig | RestorationConfig | TextureConfig | FeatureConfig
+_TASK_CONFIGS: dict[str, type[AnyConfig]] = {TEXTURE: TextureConfig, FEATURES: FeatureConfig}
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class WeightsEntry:
     id: str
     file: str  # its name in the weights folder
     preset: str
-    task: str  # what it was trained for: "base", the autoencoder itself, "denoise" or "upscale"
+    task: str  # what it was trained for: "base", the autoencoder itself, or a task of the command line
     sha256: str
     parameters: int
     repo: str | None  # Hub repository and revision, where it is there too
@@ -159,7 +166,7 @@ def has_weights(preset: str, task: str) -> bool:
 class LoadedWeights:
     """A weights file in memory."""
 
-    config: ModelConfig | RestorationConfig
+    config: AnyConfig
     state: dict[str, Tensor]  # float32, on the CPU
     id: str
     sha256: str  # of the file
@@ -216,7 +223,7 @@ def fill(model: nn.Module, loaded: LoadedWeights, path: Path) -> None:
 def save_weights(
     path: str | Path,
     state: Mapping[str, Tensor],
-    config: ModelConfig | RestorationConfig,
+    config: AnyConfig,
     weights_id: str,
     dtype: torch.dtype = torch.float16,
 ) -> None:
@@ -243,9 +250,7 @@ def save_weights(
     write_tensor_file(path, tensors, {METADATA_KEY: to_json(header)}, error=WeightsError)
 
 
-def save_folder(
-    folder: str | Path, state: Mapping[str, Tensor], config: ModelConfig | RestorationConfig, weights_id: str
-) -> Path:
+def save_folder(folder: str | Path, state: Mapping[str, Tensor], config: AnyConfig, weights_id: str) -> Path:
     """Write FOLDER_FILE (fp16) into a folder, which is made where there is none; returns the file's path.
 
     Raises as `save_weights` does, and OSError where the folder cannot be made.
@@ -256,14 +261,15 @@ def save_folder(
     return path
 
 
-def _config(file: TensorFile, header: dict[str, Any]) -> ModelConfig | RestorationConfig:
+def _config(file: TensorFile, header: dict[str, Any]) -> AnyConfig:
     """The configuration in a header, each field of its type and of a size that a model can have."""
     if set(header) != {"format", "architecture", "config", "id"} or not is_label(header["id"]):
         file.refuse("is damaged: its header is not valid")
     if not isinstance(data := header["config"], dict):
         file.refuse("is damaged: its configuration is not valid")
-    kind: type[ModelConfig] | type[RestorationConfig]
-    kind = RestorationConfig if "task" in data else ModelConfig
+    kind: type[AnyConfig] = ModelConfig
+    if "task" in data:
+        kind = _TASK_CONFIGS.get(str(data["task"]), RestorationConfig)
     checks: dict[str, Callable[[Any], bool]] = {
         "str": is_label,
         "int": _is_width,

@@ -7,11 +7,13 @@ a plugin: import it inside `transform`.
 
 from __future__ import annotations
 
+import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import click
 import pluggy
@@ -21,13 +23,26 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from pmavae import PMAVAE, Latents
-    from pmavae.restoration.network import Restorer
+    from pmavae import PMAVAE, Latents, Style
+    from pmavae.refinement.features import FeatureNetwork
+    from pmavae.task_models import TaskModel
 
     Pixels = NDArray[np.uint8]  # (H, W, 3)
     Content = Latents | Pixels
+    Returned = Content | Style
 
-__all__ = ["API_VERSION", "PICTURE", "TILE", "Context", "Task", "hookimpl"]
+__all__ = [
+    "API_VERSION",
+    "MASK",
+    "PICTURE",
+    "STYLE",
+    "TILE",
+    "Context",
+    "Named",
+    "Task",
+    "Weighted",
+    "hookimpl",
+]
 
 API_VERSION = 1  # goes up when a plugin written for the version before may no longer work
 PROJECT = "pmavae"
@@ -49,6 +64,74 @@ class PictureType(click.ParamType):
 PICTURE = PictureType()
 
 
+class MaskType(click.ParamType):
+    """A parameter that names a picture which says where in the input a task works.
+
+    `transform` gets its greys, (H, W) uint8, upright, at the size of the file: white is everything, black
+    nothing. It is read once, before any input.
+    """
+
+    name = "mask"
+
+
+MASK = MaskType()
+
+
+class Weighted(NamedTuple):
+    """One style of a parameter of type STYLE."""
+
+    name: str  # of its file, without folder and suffix
+    style: Style
+    weight: float  # above 0; the weights of several need not sum to 1
+    picture: Pixels | None = None  # (H, W, 3): what the style is of, at most 2048 px; None for a style file
+
+
+class WeightedPath(NamedTuple):
+    """The text of a parameter of type STYLE, parsed."""
+
+    path: str
+    weight: float
+
+
+class StyleType(click.ParamType):
+    """A parameter that names a style, or a folder of styles, and what weight it has: PATH or PATH:WEIGHT.
+
+    A style is a picture, a latent file or a style file. `transform` gets a tuple of Weighted, one for each
+    file; the files of a folder share its weight equally. With `multiple=True` the tuple is as flat, and
+    without a value it is empty. All are read once, before any input. Pictures are read at `style_view` of the
+    task's option `style_scale`, 1 where it has none or None.
+    """
+
+    name = "style"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> WeightedPath:
+        if isinstance(value, WeightedPath):
+            return value
+        path, colon, text = value.rpartition(":")
+        # A file may well have a name that ends like a weight.
+        if not colon or os.path.lexists(value):
+            return WeightedPath(value, 1.0)
+        try:
+            weight = float(text)
+        except ValueError:
+            if not os.path.lexists(path):  # so the colon may belong to a name, which is then missing
+                return WeightedPath(value, 1.0)
+            weight = math.nan
+        if not 0 < weight < math.inf:
+            self.fail(f"{value!r} has no weight above 0 after its colon: write {path}:2, say.", param, ctx)
+        return WeightedPath(path, weight)
+
+
+STYLE = StyleType()
+
+
+class Named(NamedTuple):
+    """One input of a task that gathers."""
+
+    name: str  # of its file, without folder and suffix
+    content: Any  # by `takes`, Latents or pixels
+
+
 class TileType(click.ParamType):
     """The side of tiles in px: "auto" is None, which bounds the memory, and "off" is 0."""
 
@@ -68,19 +151,28 @@ class TileType(click.ParamType):
 TILE = TileType()
 
 
+class Progress(Protocol):
+    """Tells how far a transform is."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
 @dataclass(frozen=True)
 class Context:
     """What a transform may use beside its latents; made anew for every input."""
 
     open_model: Callable[[], PMAVAE]  # what `model` is, loaded when it is first asked for
-    open_restorer: Callable[[], Restorer]  # what `restorer` is
+    open_task_model: Callable[[], TaskModel]  # what `task_model` is
     seed: int  # of --seed
     generator: torch.Generator  # on the CPU, freshly seeded: a result depends on no other input
     load: Callable[[str | Path], Latents]  # latents of another picture or latent file, by this model
     log: Callable[[str], None]  # one line on stderr, unless -q
     detail: Callable[[str], None]  # one line on stderr, with -v only
-    progress: Callable[[int, int], None]  # parts done and of all: a bar on a terminal
+    progress: Progress  # parts done, of all, and a note if any: a bar on a terminal
     tables: Mapping[int, Sequence[int]] | None  # quantisation tables, where the input is a JPEG file
+    open_features: Callable[[], FeatureNetwork]  # what `features` is
+    grey: bool = False  # whether the input is a greyscale picture
+    pixels: Pixels | None = None  # (H, W, 3): what the latents are of, where the input is a picture
 
     @property
     def model(self) -> PMAVAE:
@@ -88,9 +180,14 @@ class Context:
         return self.open_model()
 
     @property
-    def restorer(self) -> Restorer:
+    def features(self) -> FeatureNetwork:
+        """A small classification network, frozen: how pictures are compared beyond their pixels."""
+        return self.open_features()
+
+    @property
+    def task_model(self) -> Any:
         """The network of the task's `weights`, in evaluation mode; ValueError for a task that names none."""
-        return self.open_restorer()
+        return self.open_task_model()
 
 
 class Task(ABC):
@@ -110,15 +207,20 @@ class Task(ABC):
     @abstractmethod
     def transform(
         self, content: Any, context: Context, *args: Any, **options: Any
-    ) -> Content | Sequence[Content]:
+    ) -> Returned | Sequence[Returned]:
         """One picture to another.
 
         content: by `takes`, the picture's Latents (batch 1, float32, on the model's device) or its pixels,
         (H, W, 3) uint8; not to be changed in place. Pixels of a latent file are those it decodes to.
         options: the values of `params`, by name. Returns what it takes, or exactly `count(**options)` of
-        them. Raise ValueError, with one sentence, for an input that cannot be transformed: the runner
-        reports it with the input's name and goes on.
+        them. A task that takes latents may return pixels as well, from which a latent file is then encoded
+        anew, or a Style where `makes_style` says so. Where the task `gathers`, content is a list of Named.
+        Raise ValueError, with one sentence, for an input that cannot be transformed: the runner reports it
+        with the input's name and goes on.
         """
+
+    # The methods below get the options before a file is read, files as whatever names them; they may raise
+    # click.UsageError for options that contradict each other.
 
     def count(self, **options: Any) -> int:
         """How many results transform returns; asked before a model is loaded, to plan the outputs."""
@@ -127,3 +229,22 @@ class Task(ABC):
     def scale(self, **options: Any) -> int:
         """The sides of a result over those of its input: what is too large for a file is refused first."""
         return 1
+
+    def side(self, **options: Any) -> int | None:
+        """The longer side, in px, to which pictures are resized before anything else; None as they are.
+
+        Latents of a latent file stay as they are.
+        """
+        return None
+
+    def makes_style(self, **options: Any) -> bool:
+        """Whether results are Styles, which no picture file can hold; asked to plan the outputs."""
+        return False
+
+    def gathers(self, **options: Any) -> bool:
+        """Whether all inputs become one result (or `count`), not each its own; asked to plan the outputs.
+
+        transform is then called once, with a list of Named; inputs and styles that cannot be read are
+        reported and left out, and the exit status is 1.
+        """
+        return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,11 +63,11 @@ class Console:
             # The very bytes of the name, for the next program in the pipe.
             click.echo(os.fsencode(row["output"]))
 
-    def skipped(self, name: str, output: str, task: str) -> None:
-        """An output that was there already."""
+    def skipped(self, name: str, inputs: Mapping[str, Any], output: str, task: str) -> None:
+        """An output that was there already; `inputs` is what its row has of them."""
         self.detail(f"{output} exists, {name} is skipped")
         if self.json:
-            print_json({"input": name, "output": output, "task": task, "status": "skipped"})
+            print_json({**inputs, "output": output, "task": task, "status": "skipped"})
 
     def failure(self, name: str, task: str, error: Exception) -> None:
         """One input that failed, in one sentence that has its name."""

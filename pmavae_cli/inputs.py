@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pmavae.errors import PMAVAEError
+from pmavae_cli.api import WeightedPath
 from pmavae_cli.formats import SUFFIXES
 
 STDIN = "-"
@@ -31,6 +32,18 @@ class Source:
     def stem(self) -> str:
         """What outputs are named after."""
         return self.path.stem if self.path else "stdin"
+
+
+@dataclass(frozen=True)
+class MaskSource(Source):
+    """One picture whose greys count."""
+
+
+@dataclass(frozen=True)
+class StyleSource(Source):
+    """One picture, latent file or style file whose style counts."""
+
+    weight: float
 
 
 @dataclass
@@ -60,13 +73,21 @@ def find_inputs(arguments: Sequence[str], own_outputs: Callable[[Path], Iterable
     return inputs
 
 
-def single_input(argument: str, what: str) -> Source:
+def single_input(argument: str, what: str, mask: bool = False) -> Source:
     """The one file that an argument names; `what` is the argument's place in the usage line."""
+    kind = MaskSource if mask else Source
     if argument == STDIN:
-        return Source("stdin", None)
+        return kind("stdin", None)
     if stat.S_ISDIR(_mode(argument)):
-        raise InputError(f"{argument} is a folder: {what} must be one picture or latent file")
-    return Source(argument, Path(argument))
+        wanted = "picture" if mask else "picture or latent file"
+        raise InputError(f"{argument} is a folder: {what} must be one {wanted}")
+    return kind(argument, Path(argument))
+
+
+def style_inputs(argument: WeightedPath) -> tuple[StyleSource, ...]:
+    """The files that a STYLE names; those of a folder share its weight."""
+    found, _ = _expand(argument.path, lambda path: ())
+    return tuple(StyleSource(source.name, source.path, argument.weight / len(found)) for source in found)
 
 
 def _expand(argument: str, own_outputs: Callable[[Path], Iterable[Path]]) -> tuple[list[Source], bool]:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from pmavae.config import MIN_SIZE
 from pmavae.errors import ImageError
 from pmavae.picture_files import TURNS, UNREADABLE
-from pmavae_cli.carried import pack, pack_alpha
+from pmavae_cli.carried import pack, pack_alpha, unpack_alpha
 from pmavae_cli.formats import READABLE, READABLE_NAMES, starts_like_a_picture
 
 _GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"})
@@ -81,6 +82,15 @@ def read_picture(stream: BinaryIO, name: str) -> Picture:
         raise ImageError(
             f"{name} is damaged or truncated ({reason}): copy it again from where it came"
         ) from None
+
+
+def read_mask(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
+    """The greys of a picture file, (H, W), black where it is transparent; raises as `read_picture` does."""
+    picture = read_picture(stream, name)
+    grey = picture.pixels.convert("L")
+    if alpha := unpack_alpha(picture.carried):
+        grey = ImageChops.multiply(grey, alpha)
+    return np.asarray(grey)
 
 
 def _convert(image: Image.Image, name: str) -> Picture:

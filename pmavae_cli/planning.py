@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,6 +59,20 @@ class Job:
 
     source: Source
     outputs: tuple[Output, ...]
+    gathered: tuple[Source, ...] = ()  # all inputs, where they become these outputs together
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        more = len(self.gathered) - 1
+        return f"{self.source.name} and {more} more" if more > 0 else self.source.name
+
+    @property
+    def named(self) -> dict[str, str | list[str]]:
+        """What rows of results call it."""
+        if self.gathered:
+            return {"inputs": [source.name for source in self.gathered]}
+        return {"input": self.source.name}
 
 
 @dataclass(frozen=True)
@@ -70,11 +84,19 @@ class Plan:
 
 
 def make_plan(
-    task: Task, count: int, arguments: Sequence[str], others: Sequence[Source], options: RunOptions
+    task: Task,
+    count: int,
+    arguments: Sequence[str],
+    others: Sequence[Source],
+    options: RunOptions,
+    *,
+    style: bool = False,
+    gathers: bool = False,
 ) -> Plan:
     """Name every output and check it.
 
     count: how many outputs an input has. others: further files that are read, such as a style.
+    style: outputs are styles. gathers: all inputs have these outputs together.
     Raises Refused or a click.UsageError for wrong usage, OutputError for a folder that cannot be
     written to.
     """
@@ -82,16 +104,20 @@ def make_plan(
         raise click.UsageError("-o has an empty name.")
     if options.overwrite and options.skip_existing:
         raise click.UsageError("--overwrite and --skip-existing exclude each other.")
-    naming = _Naming(task, count, options)
-    beside = options.output is None
+    naming = _Naming(task, count, options, style)
+    beside = options.output is None and not gathers
     folder: Path | None = None
-    inputs = find_inputs(arguments, naming.beside if beside else lambda path: ())
+    own = naming.beside if beside else lambda path: naming.gathered() if gathers else ()
+    inputs = find_inputs(arguments, own)
     sources = inputs.sources
     if sum(source.path is None for source in [*sources, *others]) > 1:
         raise click.UsageError(f"{STDIN} (stdin) can be read only once.")
     if beside and any(source.path is None for source in sources) and inputs.many:
         raise click.UsageError("Say with -o FOLDER where the output of stdin and other inputs goes.")
-    if options.output == STDOUT or (beside and any(source.path is None for source in sources)):
+    if gathers:
+        outputs, folder = _gathered_outputs(naming, options.output)
+        jobs = [Job(sources[0], outputs, tuple(sources))] if sources else []
+    elif options.output == STDOUT or (beside and any(source.path is None for source in sources)):
         jobs = [Job(source, (naming.stdout(len(sources)),)) for source in sources]
     elif options.output is None:
         jobs = [Job(s, naming.outputs(naming.beside(s.path))) for s in sources if s.path]
@@ -102,6 +128,8 @@ def make_plan(
         raise Refused(f"{options.output} cannot hold {len(sources)} outputs: end it in / to name a folder")
     else:
         jobs = [Job(s, naming.outputs(naming.as_given(Path(options.output)))) for s in sources]
+    if style:
+        _refuse_pictures(jobs)
     _refuse_collisions(jobs, [*sources, *others])
     if not options.overwrite:
         jobs = _mark_existing(jobs, options.skip_existing)
@@ -116,13 +144,14 @@ class _Naming:
     task: Task
     count: int
     options: RunOptions
+    style: bool
 
     @property
     def _format(self) -> Format:
         """Where no file name says it."""
         if self.options.format:
             return format_named(self.options.format)
-        return LATENTS if self.task.writes == "latents" else PNG
+        return LATENTS if self.style or self.task.writes == "latents" else PNG
 
     @property
     def _suffix(self) -> str:
@@ -140,8 +169,12 @@ class _Naming:
     def beside(self, path: Path) -> list[Path]:
         # "photo.safetensors" is the photo's latents; what else a task makes of it has the task's name.
         plain = self._format is LATENTS and self.task.writes == "latents"
-        stem = path.stem if plain else f"{path.stem}.{self.task.name}"
+        name = "style" if self.style else self.task.name
+        stem = path.stem if plain and not self.style else f"{path.stem}.{name}"
         return self._numbered(path.with_name(stem + self._suffix))
+
+    def gathered(self, folder: Path = Path()) -> list[Path]:
+        return self._numbered(folder / (self.task.name + self._suffix))
 
     def inside(self, folder: Path, source: Source) -> list[Path]:
         return self._numbered(folder / (source.stem + self._suffix))
@@ -164,6 +197,17 @@ class _Naming:
         return tuple(Output(path, format_of(path) or self._format) for path in paths)
 
 
+def _gathered_outputs(naming: _Naming, output: str | None) -> tuple[tuple[Output, ...], Path | None]:
+    """The outputs that all inputs have together, and the folder that may be made for them."""
+    if output == STDOUT:
+        return (naming.stdout(1),), None
+    if output is None:
+        return naming.outputs(naming.gathered()), None
+    if _is_folder(output, many=False):
+        return naming.outputs(naming.gathered(Path(output))), Path(output)
+    return naming.outputs(naming.as_given(Path(output))), None
+
+
 def _is_folder(output: str, many: bool) -> bool:
     if output.endswith(("/", os.sep)):
         return True
@@ -173,6 +217,15 @@ def _is_folder(output: str, many: bool) -> bool:
     except OSError:
         return False
     return many and format_of(Path(output)) is None
+
+
+def _refuse_pictures(jobs: list[Job]) -> None:
+    for output in (output for job in jobs for output in job.outputs):
+        if output.format.is_image:
+            raise click.UsageError(
+                f"{output.name} would be a {output.format.name} picture, which cannot hold a style: "
+                "name a .safetensors file."
+            )
 
 
 def _refuse_collisions(jobs: list[Job], sources: list[Source]) -> None:
@@ -202,7 +255,7 @@ def _mark_existing(jobs: list[Job], skip: bool) -> list[Job]:
         )
     kept = set(existing)
     return [
-        Job(job.source, tuple(Output(o.path, o.format, exists=o.path in kept) for o in job.outputs))
+        replace(job, outputs=tuple(replace(output, exists=output.path in kept) for output in job.outputs))
         for job in jobs
     ]
 

@@ -21,7 +21,7 @@ from pmavae_cli import hookspecs
 from pmavae_cli.api import ENTRY_POINT_GROUP, PROJECT, Task
 from pmavae_cli.options import COMMON_OPTIONS
 
-BUILT_IN = ("encode", "decode", "upscale", "denoise", "style_mix")
+BUILT_IN = ("encode", "decode", "upscale", "denoise", "style_mix", "texture_vary")
 COMMANDS = frozenset({"train", "bench", "info", "plugins"})  # names that a task cannot have
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 

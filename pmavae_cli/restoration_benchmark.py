@@ -101,14 +101,15 @@ def _by_command(model: Restorer, trial: Trial) -> NDArray[np.uint8]:
 
     context = Context(
         open_model=unused,
-        open_restorer=lambda: model,
+        open_task_model=lambda: model,
         seed=0,
         generator=torch.Generator().manual_seed(0),
         load=unused,
         log=lambda message: None,
         detail=lambda message: None,
-        progress=lambda done, of: None,
+        progress=lambda done, total, note="": None,
         tables=trial.tables,
+        open_features=unused,
     )
     result = task.transform(trial.shown, context, **options)
     return np.asarray(result, np.uint8)

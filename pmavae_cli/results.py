@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pmavae import Latents
+from pmavae import Latents, Style
 from pmavae.config import MIN_SIZE
 from pmavae.pixels import to_pixels
 from pmavae_cli.api import Task
 from pmavae_cli.formats import Format
 from pmavae_cli.session import LatentsError, Session
-from pmavae_cli.writing import render_latents, render_picture
+from pmavae_cli.writing import render_latents, render_picture, render_style
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,33 @@ class PixelResult:
         return render_latents(self.session, latents, self.carried)
 
 
-def as_result(
-    session: Session, returned: Any, carried: Mapping[str, str], task: Task
-) -> LatentResult | PixelResult:
+@dataclass(frozen=True)
+class StyleResult:
+    """A style, which only a latent file can hold."""
+
+    session: Session
+    style: Style
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, in px, of the picture that it is of."""
+        return self.style.width, self.style.height
+
+    def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
+        """The bytes of a file; what came with the picture stays with the picture."""
+        if form.is_image:
+            raise LatentsError(f"a {form.name} picture cannot hold a style: name a .safetensors file")
+        return render_style(self.session, self.style), []
+
+
+Result = LatentResult | PixelResult | StyleResult
+
+
+def as_result(session: Session, returned: Any, carried: Mapping[str, str], task: Task) -> Result:
     """Check what a task returned; raises LatentsError where it is not what the task has to return."""
-    if task.takes == "latents":
+    if task.takes == "latents" and isinstance(returned, Style):
+        return StyleResult(session, session.check_style(returned, task.name))
+    if task.takes == "latents" and not isinstance(returned, np.ndarray):
         return LatentResult(session, session.check(returned, task.name), carried)
     if not isinstance(returned, np.ndarray):
         raise LatentsError(f"task {task.name} returned {type(returned).__name__} instead of pixels")

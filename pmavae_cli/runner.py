@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pmavae import Latents
+from pmavae.contact_sheet import CELL_SIDE
 from pmavae.errors import PMAVAEError
 from pmavae.picture_files import UNREADABLE
-from pmavae_cli.api import Context, Task
+from pmavae.refinement.painting import LONGEST
+from pmavae.style_source import fit_side
+from pmavae_cli.api import Context, Named, Task, Weighted
 from pmavae_cli.console import Console
-from pmavae_cli.inputs import Source
+from pmavae_cli.inputs import InputError, MaskSource, Source, StyleSource
 from pmavae_cli.options import RunOptions
 from pmavae_cli.planning import Job
 from pmavae_cli.progress import progress_bar
-from pmavae_cli.results import LatentResult, PixelResult, as_result
-from pmavae_cli.session import LatentsError, Loaded, Session
+from pmavae_cli.results import Result, as_result
+from pmavae_cli.session import LatentsError, Loaded, LoadedPixels, Session
 from pmavae_cli.writing import check_size, write
 
 
@@ -35,24 +40,34 @@ class Runner:
         self.console = console
         self.session = Session.open(options, console, task.weights)
         self.told_decoded = False
+        self.told_fixed = False
+        self.failed = False  # some input or style so far, which has then been said
+        self.gathers = task.gathers(**self.task_options)
+        self.side = task.side(**self.task_options)
+        self.makes_style = task.makes_style(**self.task_options)
         # What is wrong with the weights is wrong for every input, so it ends the run before the first.
-        _ = self.session.restorer if task.weights else None
+        _ = self.session.task_model if task.weights else None
         _ = self.session.model if task.takes == "latents" else None
         for name, value in self.task_options.items():
-            self.task_options[name] = self._latents_of(value)
+            self.task_options[name] = self._read(value)
 
-    def run(self, job: Job) -> bool:
-        """Do one job; False where it failed, which has then been said."""
-        name = job.source.name
-        try:
+    def run(self, job: Job) -> None:
+        """Do one job."""
+        with self._reporting(job.name):
             self._do(job)
+
+    @contextmanager
+    def _reporting(self, name: str) -> Iterator[None]:
+        """Say what fails in here, and go on."""
+        try:
+            yield
         except BrokenPipeError:
             # Nobody reads the results any more: that ends the run, whatever the file.
             raise
         except MemoryError as error:
-            self.console.failure(name, self.task.name, _out_of_memory(error))
+            self._report(name, _out_of_memory(error))
         except (PMAVAEError, *UNREADABLE) as error:
-            self.console.failure(name, self.task.name, error)
+            self._report(name, error)
         except Exception as error:  # a plugin may raise anything: the other inputs are still done
             # torch has no type of its own for memory that a CPU does not have.
             if isinstance(error, RuntimeError) and "memory" in str(error):
@@ -63,10 +78,11 @@ class Runner:
                     "run again with --debug for the traceback"
                 )
                 failure.__cause__ = error
-            self.console.failure(name, self.task.name, failure)
-        else:
-            return True
-        return False
+            self._report(name, failure)
+
+    def _report(self, name: str, error: Exception) -> None:
+        self.failed = True
+        self.console.failure(name, self.task.name, error)
 
     def _do(self, job: Job) -> None:
         start = time.perf_counter()
@@ -78,11 +94,11 @@ class Runner:
             for note in notes:
                 self.console.note(f"{output.name}: {note}")
             seconds = time.perf_counter() - start
-            self.console.detail(f"{job.source.name} → {output.name} in {seconds:.2f} s")
+            self.console.detail(f"{job.name} → {output.name} in {seconds:.2f} s")
             width, height = result.size
             self.console.result(
                 {
-                    "input": job.source.name,
+                    **job.named,
                     "output": output.name,
                     "task": self.task.name,
                     "status": "written",
@@ -92,41 +108,80 @@ class Runner:
                 }
             )
 
-    def _results(self, job: Job) -> list[LatentResult | PixelResult]:
-        """What the task makes of one input."""
+    def _results(self, job: Job) -> list[Result]:
+        """What the task makes of one input, or of those it gathers."""
+        if self.gathers:
+            returned = self._transform(job, self._gathered(job))
+            return [as_result(self.session, result, {}, self.task) for result in returned]
         if self.task.takes == "latents":
-            source = self.session.load(job.source)
-            returned = self._transform(job, source.latents, None)
+            source = self._load(job.source)
+            grey = source.carried.get("mode") == "L"
+            returned = self._transform(job, source.latents, grey=grey, pixels=source.pixels)
             return [
-                as_result(self.session, latents, _carried(source, latents), self.task) for latents in returned
+                as_result(self.session, result, _carried(source, result), self.task) for result in returned
             ]
-        picture = self.session.load_pixels(job.source)
-        if picture.decoded and not self.told_decoded:
-            self.told_decoded = True
-            self.console.note(
-                f"{job.source.name} holds latents and no pixels: {self.task.name} starts from what they "
-                "decode to, and can be no truer"
-            )
+        picture = self._load_pixels(job.source)
         scale = self.task.scale(**self.task_options)
         height, width = (scale * side for side in picture.pixels.shape[:2])
         for output in job.outputs:
             check_size(width, height, output.format)
-        returned = self._transform(job, picture.pixels, picture.tables)
+        grey = picture.carried.get("mode") == "L"
+        returned = self._transform(job, picture.pixels, tables=picture.tables, grey=grey)
         return [as_result(self.session, pixels, picture.carried, self.task) for pixels in returned]
 
+    def _gathered(self, job: Job) -> list[Named]:
+        """All inputs that can be read; the others have then been reported."""
+        found = []
+        for source in job.gathered:
+            with self._reporting(source.name):
+                if self.task.takes == "latents":
+                    found.append(Named(source.stem, self._load(source).latents))
+                else:
+                    found.append(Named(source.stem, self._load_pixels(source).pixels))
+        if not found:
+            raise InputError("none of the inputs can be read")
+        return found
+
+    def _load(self, source: Source) -> Loaded:
+        loaded = self.session.load(source, self.side)
+        if self.makes_style and loaded.pixels is None:
+            self._tell_fixed(source)
+        return loaded
+
+    def _load_pixels(self, source: Source) -> LoadedPixels:
+        loaded = self.session.load_pixels(source, self.side)
+        if loaded.decoded and not self.told_decoded:
+            self.told_decoded = True
+            self.console.note(
+                f"{source.name} holds latents and no pixels: {self.task.name} starts from what they "
+                "decode to, and can be no truer"
+            )
+        return loaded
+
     @torch.no_grad()
-    def _transform(self, job: Job, content: Any, tables: Mapping[int, Sequence[int]] | None) -> list[Any]:
-        with progress_bar(self.console, job.source.name) as progress:
+    def _transform(
+        self,
+        job: Job,
+        content: Any,
+        *,
+        tables: Mapping[int, Sequence[int]] | None = None,
+        grey: bool = False,
+        pixels: NDArray[np.uint8] | None = None,
+    ) -> list[Any]:
+        with progress_bar(self.console, job.name) as progress:
             context = Context(
                 open_model=lambda: self.session.model,
-                open_restorer=lambda: self.session.restorer,
+                open_task_model=lambda: self.session.task_model,
                 seed=self.options.seed,
                 generator=torch.Generator().manual_seed(self.options.seed),
                 load=self.session.load_path,
                 log=self.console.note,
-                detail=lambda message: self.console.detail(f"{job.source.name}: {message}"),
+                detail=lambda message: self.console.detail(f"{job.name}: {message}"),
                 progress=progress,
                 tables=tables,
+                open_features=lambda: self.session.features,
+                grey=grey,
+                pixels=pixels,
             )
             returned: Any = self.task.transform(content, context, **self.task_options)
         several = isinstance(returned, Iterable) and not isinstance(returned, np.ndarray)
@@ -137,22 +192,58 @@ class Runner:
             )
         return results
 
-    def _latents_of(self, value: Any) -> Any:
-        """The value of a parameter with its pictures read."""
+    def _read(self, value: Any) -> Any:
+        """The value of a parameter with its files read."""
+        if isinstance(value, MaskSource):
+            return self.session.load_mask(value)
         if isinstance(value, Source):
             return self.session.load(value).latents
+        if isinstance(value, tuple) and value and isinstance(value[0], StyleSource):
+            return self._read_styles(value)
         if isinstance(value, tuple):
-            return tuple(self._latents_of(part) for part in value)
+            return tuple(self._read(part) for part in value)
         return value
+
+    def _read_styles(self, sources: Sequence[StyleSource]) -> tuple[Weighted, ...]:
+        """The styles; where the task gathers, those that cannot be read have then been reported."""
+        if not self.gathers:
+            return tuple(map(self._read_style, sources))
+        found = []
+        for source in sources:
+            with self._reporting(source.name):
+                found.append(self._read_style(source))
+        return tuple(found)
+
+    def _read_style(self, source: StyleSource) -> Weighted:
+        scale = self.task_options.get("style_scale")
+        loaded = self.session.load_style(source, 1.0 if scale is None else scale)
+        picture = loaded.picture
+        # In steps it is the picture that counts, and that of a latent file can be scaled.
+        if loaded.fixed and (picture is None or self.task_options.get("refine", 0) == 0):
+            self._tell_fixed(source)
+        if picture is not None:
+            # Hundreds of styles have to fit in memory, and a sheet shows them no larger than a cell.
+            largest = CELL_SIDE if self.gathers else LONGEST
+            picture = fit_side(picture, min(largest, max(picture.shape[:2])))
+        return Weighted(source.stem, loaded.style, source.weight, picture)
+
+    def _tell_fixed(self, source: Source) -> None:
+        """Where a scale is asked for, and a file cannot have it."""
+        if self.task_options.get("style_scale") is None or self.told_fixed:
+            return
+        self.told_fixed = True
+        self.console.note(
+            f"{source.name} keeps the scale at which it was encoded: --style-scale is for pictures"
+        )
 
 
 def _carried(source: Loaded, result: Any) -> dict[str, str]:
     """What of the input goes with a result."""
     carried = dict(source.carried)
-    if not isinstance(result, Latents):
-        return carried
     # z_style holds the colours: a grey picture in another style is no longer meant to be grey.
-    if not torch.equal(source.latents.z_style, result.z_style):
+    if isinstance(result, Latents) and not torch.equal(source.latents.z_style, result.z_style):
+        carried.pop("mode", None)
+    if isinstance(result, np.ndarray) and (result[..., :1] != result).any():
         carried.pop("mode", None)
     return carried
 

@@ -8,25 +8,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pmavae import PMAVAE, PRESETS, Latents
+from pmavae import PMAVAE, PRESETS, Latents, Style
 from pmavae.errors import ImageError, PMAVAEError, WeightsError
-from pmavae.latent_file import LatentHeader, check_weights, looks_like_latents, read_latents
+from pmavae.latent_file import (
+    LatentHeader,
+    check_weights,
+    looks_like_latents,
+    read_latents,
+    read_latents_or_style,
+)
 from pmavae.latents import expected_shapes
 from pmavae.pixels import to_pixels
-from pmavae.restoration.network import Restorer
-from pmavae.weights import has_weights
+from pmavae.refinement.features import FeatureNetwork
+from pmavae.style_source import fit_side, style_view
+from pmavae.task_models import CODEC_BOUND, TaskModel, load_task_model
+from pmavae.texture.network import TexturePrior
+from pmavae.weights import Manifest, has_weights, weights_folder
 from pmavae_cli.console import Console
 from pmavae_cli.formats import LATENTS, format_of
 from pmavae_cli.inputs import Source
 from pmavae_cli.options import RunOptions
-from pmavae_cli.picture import Picture, read_picture
+from pmavae_cli.picture import Picture, read_mask, read_picture
 
 
 class LatentsError(PMAVAEError):
@@ -39,6 +48,16 @@ class Loaded:
 
     latents: Latents
     carried: dict[str, str]  # see carried.py
+    pixels: NDArray[np.uint8] | None = None  # (H, W, 3), what was encoded; None out of a latent file
+
+
+@dataclass(frozen=True)
+class LoadedStyle:
+    """The style of a file."""
+
+    style: Style
+    picture: NDArray[np.uint8] | None  # (H, W, 3), what it is of; None out of a style file
+    fixed: bool  # encoded before, at a scale of its own
 
 
 @dataclass(frozen=True)
@@ -80,20 +99,38 @@ class Session:
         return model.to(self.device)
 
     @cached_property
-    def restorer(self) -> Restorer:
+    def task_model(self) -> TaskModel:
         """The network of the task. Raises WeightsError, and ValueError for a task without."""
         task = self.task_weights
         if task is None:
             raise ValueError("the task names no weights of its own")
         name = self.options.weights or self.options.preset
         if name in PRESETS and not has_weights(name, task):
+            if task in CODEC_BOUND:
+                self._refuse_preset(name, task)
             self.console.detail(f"{task} has no weights of preset {name}, those of tiny are used")
             name = "tiny"
-        model = Restorer.from_pretrained(name, task)
+        model = load_task_model(name, task)
         if self.options.weights:
             self._check_preset(name, model.config.preset)
+        if isinstance(model, TexturePrior):
+            model.check_codec(self.model)
         self._tell(model.weights_id)
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @cached_property
+    def features(self) -> FeatureNetwork:
+        """The network that compares pictures. Raises WeightsError."""
+        return FeatureNetwork.from_pretrained().to(self.device)
+
+    def _refuse_preset(self, name: str, task: str) -> NoReturn:
+        entries = Manifest.load(weights_folder() / "manifest.json").entries
+        others = [entry.preset for entry in entries if entry.task == task]
+        remedy = f"use --preset {' or '.join(others)}" if others else "train some"
+        raise WeightsError(
+            f"preset {name} has no weights for {task}, and those of another preset do not fit its latents: "
+            f"{remedy}, or give some with --weights"
+        )
 
     def _check_preset(self, name: str, found: str) -> None:
         if self.options.preset_given and found != self.options.preset:
@@ -105,39 +142,69 @@ class Session:
     def _tell(self, weights_id: str) -> None:
         self.console.detail(f"weights {weights_id} on {self.device}, {torch.get_num_threads()} threads")
 
-    def load(self, source: Source) -> Loaded:
-        """A picture or a latent file as latents; raises PMAVAEError, naming it, in one sentence."""
+    def load(self, source: Source, side: int | None = None) -> Loaded:
+        """A picture or a latent file as latents; raises PMAVAEError, naming it, in one sentence.
+
+        side: the longer side, in px, to which a picture is resized before it is encoded.
+        """
         found = self._read(source)
         if isinstance(found, Loaded):
             return found
-        latents = self.model.encode(found.pixels)
+        assert isinstance(found, Picture)
+        pixels = fit_side(found.pixels, side) if side else np.asarray(found.pixels)
+        latents = self.model.encode(pixels)
         # The log-variances would double a latent file for the few tasks that could use them.
         latents = replace(latents, logvar_base=None, logvar_detail=None)
-        return Loaded(self.as_stored(latents), found.carried)
+        return Loaded(self.as_stored(latents), found.carried, pixels)
 
-    def load_pixels(self, source: Source) -> LoadedPixels:
+    def load_pixels(self, source: Source, side: int | None = None) -> LoadedPixels:
         """A picture as its pixels, a latent file as what it decodes to; raises as `load` does."""
         found = self._read(source)
         if isinstance(found, Loaded):
             pixels = to_pixels(self.model.decode(found.latents)[0])
             return LoadedPixels(pixels, found.carried, None, decoded=True)
-        return LoadedPixels(np.asarray(found.pixels), found.carried, found.tables, decoded=False)
+        assert isinstance(found, Picture)
+        pixels = fit_side(found.pixels, side) if side else np.asarray(found.pixels)
+        return LoadedPixels(pixels, found.carried, None if side else found.tables, decoded=False)
+
+    def load_style(self, source: Source, scale: float = 1.0) -> LoadedStyle:
+        """The style of a picture by `style_view`, or of a latent file; raises as `load` does."""
+        found = self._read(source, style=True)
+        if isinstance(found, Style):
+            return LoadedStyle(found, None, fixed=True)
+        if isinstance(found, Loaded):
+            whole = found.latents
+            style = Style(whole.z_style, whole.width, whole.height)
+            return LoadedStyle(style, to_pixels(self.model.decode(whole)[0]), fixed=True)
+        latents = self.as_stored(self.model.encode(style_view(found.pixels, scale)))
+        style = Style(latents.z_style, latents.width, latents.height)
+        return LoadedStyle(style, np.asarray(found.pixels), fixed=False)
+
+    def load_mask(self, source: Source) -> NDArray[np.uint8]:
+        """The greys of a picture, (H, W), black where it is transparent; raises as `load` does."""
+        try:
+            data = sys.stdin.buffer.read() if source.path is None else source.path.read_bytes()
+        except OSError as reason:
+            raise ImageError(f"{source.name} cannot be read: {reason.strerror or reason}") from None
+        if looks_like_latents(data[:9]):
+            raise ImageError(f"{source.name} is a latent file: a mask has to be a picture")
+        return read_mask(io.BytesIO(data), source.name)
 
     def load_path(self, path: str | Path) -> Latents:
         """The latents of another picture or latent file."""
         return self.load(Source(str(path), Path(path))).latents
 
-    def _read(self, source: Source) -> Loaded | Picture:
+    def _read(self, source: Source, style: bool = False) -> Loaded | Style | Picture:
         if source.path is None:
-            return self._parse(sys.stdin.buffer.read(), source)
+            return self._parse(sys.stdin.buffer.read(), source, style)
         try:
             with source.path.open("rb") as file:
                 # A pipe cannot be read twice, and what is in it shows only on reading.
-                return self._parse(file if file.seekable() else file.read(), source)
+                return self._parse(file if file.seekable() else file.read(), source, style)
         except OSError as reason:
             raise ImageError(f"{source.name} cannot be read: {reason.strerror or reason}") from None
 
-    def _parse(self, content: bytes | BinaryIO, source: Source) -> Loaded | Picture:
+    def _parse(self, content: bytes | BinaryIO, source: Source, style: bool) -> Loaded | Style | Picture:
         stream = io.BytesIO(content) if isinstance(content, bytes) else content
         first_bytes = stream.read(9)
         stream.seek(0)
@@ -147,9 +214,12 @@ class Session:
             assert place is not None
             # The loaded model's own shape counts before the preset that its name stands for.
             known = {**PRESETS, self.model.config.preset: self.model.config}
-            latents, header = read_latents(place, known.__getitem__, name=source.name)
+            read = read_latents_or_style if style else read_latents
+            found, header = read(place, known.__getitem__, name=source.name)
             check_weights(header, self.model.weights_id, self.model.weights_sha256, source.name)
-            return Loaded(latents.to(self.model.device), header.picture)
+            if isinstance(found, Style):
+                return replace(found, z_style=found.z_style.to(self.model.device))
+            return Loaded(found.to(self.model.device), header.picture)
         picture = read_picture(stream, source.name)
         for note in picture.notes:
             self.console.note(f"{source.name}: {note}")
@@ -181,6 +251,14 @@ class Session:
                     f"which should be {(1, *expected[name])}"
                 )
         return self.as_stored(latents)
+
+    def check_style(self, style: Style, task: str) -> Style:
+        """What a task returned as a style; raises LatentsError where it is not one of this model."""
+        expected = (1, self.model.config.style_channels, 1, 1)
+        if tuple(style.z_style.shape) != expected:
+            found = tuple(style.z_style.shape)
+            raise LatentsError(f"task {task} returned z_style of shape {found}, which should be {expected}")
+        return style
 
     def header(self, carried: dict[str, str]) -> LatentHeader:
         """The header of a latent file of this run."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from pmavae_cli.api import PictureType, Task
+from pmavae_cli.api import MaskType, PictureType, StyleType, Task, WeightedPath
 from pmavae_cli.console import Console
 from pmavae_cli.formats import READABLE_NAMES
-from pmavae_cli.inputs import Source, single_input
+from pmavae_cli.inputs import InputError, Source, StyleSource, single_input, style_inputs
 from pmavae_cli.options import COMMON_OPTIONS, RunOptions
 from pmavae_cli.planning import make_plan
 
@@ -36,6 +36,11 @@ def task_command(task: Task) -> TaskCommand:
         ctx.exit(_run(task, inputs, values, options))
 
     single = [p.human_readable_name for p in task.params if isinstance(p.type, PictureType)]
+    styles = [
+        p.human_readable_name
+        for p in task.params
+        if isinstance(p.type, StyleType) and isinstance(p, click.Argument)
+    ]
     operand = click.Argument(["inputs"], nargs=-1, required=True, metavar=f"{task.input_name}...")
     return TaskCommand(
         task.name,
@@ -44,25 +49,42 @@ def task_command(task: Task) -> TaskCommand:
         short_help=task.help,
         help=f"{task.help}\n\n{task.input_name} is a picture ({READABLE_NAMES}), a latent file, "
         "a folder of these, a glob, or - for stdin."
-        + "".join(f" {name} is one picture or latent file." for name in single),
+        + "".join(f" {name} is one picture or latent file." for name in single)
+        + "".join(
+            f" {name} is a picture, a latent file, a style file (of pmavae encode --only style) or a folder "
+            "of these, with :WEIGHT after it where it has one."
+            for name in styles
+        ),
     )
 
 
 def _run(task: Task, inputs: tuple[str, ...], values: dict[str, Any], options: RunOptions) -> int:
     """The exit status of a run: 0, or 1 where an input failed."""
     console = Console(options.quiet, options.verbose, options.json, options.debug)
-    values, others = _with_sources(task, values)
-    plan = make_plan(task, task.count(**values), inputs, others, options)
-    for name, error in plan.failures:
+    gathers = task.gathers(**values)
+    values, others, missing = _with_sources(task, values)
+    if missing and not gathers:
+        raise missing[0][1]
+    plan = make_plan(
+        task,
+        task.count(**values),
+        inputs,
+        others,
+        options,
+        style=task.makes_style(**values),
+        gathers=gathers,
+    )
+    failures = [*missing, *plan.failures]
+    for name, error in failures:
         console.failure(name, task.name, error)
     to_do = []
     for job in plan.jobs:
         for output in job.outputs:
             if output.exists:
-                console.skipped(job.source.name, output.name, task.name)
+                console.skipped(job.name, job.named, output.name, task.name)
         if not all(output.exists for output in job.outputs):
             to_do.append(job)
-    failed = bool(plan.failures)
+    failed = bool(failures)
     if to_do:
         # Threads that spin while they wait for each other cost a busy machine whole seconds a picture.
         # Read when torch is loaded, which is now.
@@ -71,23 +93,43 @@ def _run(task: Task, inputs: tuple[str, ...], values: dict[str, Any], options: R
 
         runner = Runner(task, values, options, console)
         for job in to_do:
-            failed |= not runner.run(job)
+            runner.run(job)
+        failed |= runner.failed
     return int(failed)
 
 
-def _with_sources(task: Task, values: dict[str, Any]) -> tuple[dict[str, Any], list[Source]]:
-    """The task's options with a Source for each name of a picture, and all these sources."""
-    values, sources = dict(values), []
+def _with_sources(
+    task: Task, values: dict[str, Any]
+) -> tuple[dict[str, Any], list[Source], list[tuple[str, InputError]]]:
+    """The options with a Source for each file that they name, all these, and the styles that are missing.
 
-    def find(value: Any, what: str) -> Any:
+    Raises InputError for another file that is missing.
+    """
+    values, sources = dict(values), []
+    missing: list[tuple[str, InputError]] = []
+
+    def find(value: Any, what: str, mask: bool) -> Any:
         if isinstance(value, tuple):
-            return tuple(find(part, what) for part in value)
+            return tuple(find(part, what, mask) for part in value)
         if value is None:
             return None
-        sources.append(single_input(value, what))
+        sources.append(single_input(value, what, mask))
         return sources[-1]
 
+    def find_styles(value: Any) -> tuple[StyleSource, ...]:
+        found: list[StyleSource] = []
+        for argument in [value] if isinstance(value, WeightedPath) else value:
+            try:
+                found += style_inputs(argument)
+            except InputError as error:
+                missing.append((argument.path, error))
+        sources.extend(found)
+        return tuple(found)
+
     for param in task.params:
-        if isinstance(param.type, PictureType) and param.name:
-            values[param.name] = find(values[param.name], param.human_readable_name)
-    return values, sources
+        if isinstance(param.type, StyleType) and param.name:
+            values[param.name] = find_styles(() if values[param.name] is None else values[param.name])
+        elif isinstance(param.type, PictureType | MaskType) and param.name:
+            what = param.opts[-1] if isinstance(param, click.Option) else param.human_readable_name
+            values[param.name] = find(values[param.name], what, isinstance(param.type, MaskType))
+    return values, sources, missing

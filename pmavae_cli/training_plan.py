@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pmavae.training.config import TrainConfig, duration
 from pmavae.training.memory import activation_bytes, phase_bytes
-from pmavae.training.models import new_model
+from pmavae.training.models import frozen_codec, new_model
 from pmavae.training.optimization import choose_precision
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.processes import Processes
@@ -25,7 +25,8 @@ def print_plan(
     processes: Processes,
 ) -> None:
     """The phases with their lengths and memory, the pictures, where the run starts; on stdout."""
-    model = new_model(config).to(processes.device)
+    codec = frozen_codec(config)
+    model = new_model(config, codec).to(processes.device)
     precision = choose_precision(config, processes)
     kind = str(precision).removeprefix("torch.") if precision else "float32"
     start = resume_from or config.init_from or ("the linear start" if config.task == "base" else "nothing")
@@ -45,7 +46,7 @@ def print_plan(
         *(["refused", refusal.reason] for refusal in data.refused),
     ]
     print_table(facts)
-    per_pixel = activation_bytes(model, config, network, precision)
+    per_pixel = activation_bytes(model, config, network, precision, codec)
     total = sum(phase.share for phase in config.phases)
     rows = [["phase", "objective", "length", "crop", "batch", "learning rate", "memory"]]
     for phase in config.phases:

@@ -14,11 +14,12 @@ import torch
 from pmavae import PMAVAE
 from pmavae.errors import PMAVAEError
 from pmavae.restoration.network import Restorer
+from pmavae.texture.network import TexturePrior
 from pmavae.training.checkpoint import load_checkpoint, save_checkpoint
 from pmavae.training.config import TrainConfig, duration
 from pmavae.training.corpus import Corpus
 from pmavae.training.linear_start import linear_start
-from pmavae.training.models import Model, new_model
+from pmavae.training.models import Model, frozen_codec, new_model
 from pmavae.training.perceptual import PerceptualNetwork, perceptual_network
 from pmavae.training.processes import Processes, join_processes
 from pmavae.training.recording import Meter, Recorder
@@ -33,6 +34,7 @@ from pmavae_cli.training_display import Display
 from pmavae_cli.training_plan import print_plan
 
 INTERRUPTED = 130
+TITLES = {"psnr": "PSNR in dB", "ssim": "SSIM", "velocity": "error of the velocity"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def run_training(options: TrainingOptions, console: Console) -> int:
     folder, config, resume_from = _resolve(options, processes)
     # What can be wrong at once comes before the pictures, which take minutes to decode.
     network = perceptual_network(config.loss.network) if _needs_features(config) else None
-    model = _initial_model(config, resumed=resume_from is not None)
+    codec = frozen_codec(config)
+    model = _initial_model(config, codec, resumed=resume_from is not None)
     data = prepare_data(config, options, folder, processes, console)
     config, reasons = usable_phases(config, data.largest_crop)
     for reason in reasons:
@@ -110,7 +113,7 @@ def run_training(options: TrainingOptions, console: Console) -> int:
             print_plan(config, data, folder, resume_from, network, processes)
         return 0
     with Interrupt() as interrupt:
-        session = _Session(options, config, folder, processes, console, network)
+        session = _Session(options, config, folder, processes, console, network, codec)
         return session.run(model, data, resume_from, interrupt, pause_after, save_every)
 
 
@@ -120,13 +123,16 @@ def _needs_features(config: TrainConfig) -> bool:
     return config.loss.perceptual > 0 or any(phase.objective == "paint" for phase in config.phases)
 
 
-def _initial_model(config: TrainConfig, resumed: bool) -> Model:
+def _initial_model(config: TrainConfig, codec: PMAVAE | None, resumed: bool) -> Model:
     torch.manual_seed(config.seed)
     if resumed or not config.init_from:
-        return new_model(config)
+        return new_model(config, codec)
     model: Model
     if config.task == "base":
         model = PMAVAE.from_pretrained(config.init_from)
+    elif codec is not None:
+        model = TexturePrior.from_pretrained(config.init_from)
+        model.check_codec(codec)
     else:
         model = Restorer.from_pretrained(config.init_from, config.task)
     if model.config.preset != config.preset:
@@ -183,9 +189,11 @@ class _Session:
         processes: Processes,
         console: Console,
         network: PerceptualNetwork | None,
+        codec: PMAVAE | None,
     ) -> None:
         self.options, self.config, self.folder = options, config, folder
-        self.processes, self.console, self.network = processes, console, network
+        self.processes, self.console = processes, console
+        self.network, self.codec = network, codec
 
     def run(
         self,
@@ -249,7 +257,7 @@ class _Session:
         if isinstance(model, PMAVAE) and not config.init_from and resume_from is None:
             linear_start(model, corpus, config.linear_crops)
         clock: Clock = StepClock(config.steps) if config.steps else TimeClock(duration(config.time_limit))
-        trainer = Trainer(model, config, corpus, styles, clock, self.processes, self.network)
+        trainer = Trainer(model, config, corpus, styles, clock, self.processes, self.network, self.codec)
         elapsed = 0.0
         if resume_from is not None:
             numbers = load_checkpoint(resume_from, trainer.state)
@@ -264,17 +272,18 @@ class _Session:
         path = save_checkpoint(
             self.folder.checkpoints, trainer.state, numbers, self._weights_id(trainer), self.options.keep
         )
-        scores = score(trainer.average, self.validation)
+        scores = score(trainer.average, self.validation, self.codec)
         recorder.write({"step": float(trainer.step), **scores}, "validation")
-        grid = preview(trainer.average, self.validation)
+        grid = preview(trainer.average, self.validation, self.codec)
         save_grid(grid, self.folder.previews / f"{path.name}.png")
         recorder.picture(grid, trainer.step)
-        display.say(f"saved {path}: PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f} on validation")
+        told = ", ".join(f"{TITLES[name]} {value:.4g}" for name, value in scores.items())
+        display.say(f"saved {path}: {told} on validation")
 
     def _export(self, trainer: Trainer, display: Display) -> None:
         path = trainer.average.save_pretrained(self.folder.path, self._weights_id(trainer))
         sheet = self.folder.path / "contact-sheet.png"
-        save_grid(preview(trainer.average, self.validation), sheet)
+        save_grid(preview(trainer.average, self.validation, self.codec), sheet)
         display.say(f"weights {path}, pictures {sheet}")
 
     def _weights_id(self, trainer: Trainer) -> str:

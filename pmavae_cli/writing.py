@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pmavae import Latents
-from pmavae.latent_file import latents_to_bytes
+from pmavae import Latents, Style
+from pmavae.latent_file import latents_to_bytes, style_to_bytes
 from pmavae.tensor_file import write_atomically
 from pmavae_cli.carried import fit_header, unpack, unpack_alpha
 from pmavae_cli.formats import Format
@@ -26,6 +26,11 @@ def render_latents(session: Session, latents: Latents, carried: Mapping[str, str
     """A latent file, and a note for all that it cannot hold."""
     kept, notes = fit_header(carried)
     return latents_to_bytes(latents, session.header(kept), session.dtype), notes
+
+
+def render_style(session: Session, style: Style) -> bytes:
+    """A latent file that holds a style alone."""
+    return style_to_bytes(style, session.header({}), session.dtype)
 
 
 def check_size(width: int, height: int, form: Format) -> None:

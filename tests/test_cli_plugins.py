@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from conftest import Command, picture
 
@@ -209,3 +210,39 @@ def test_pictures_as_options(
     assert seen[0]["mask"] is None
     assert [z.width for z in seen[0]["others"]] == [48, 48]
     assert pmavae("blend", "a.png", "--mask", "gone.png", "--overwrite").status == 1
+    folder = pmavae("blend", "a.png", "--mask", ".", "--overwrite")
+    assert (folder.status, folder.err) == (
+        1,
+        "pmavae: . is a folder: --mask must be one picture or latent file\n",
+    )
+
+
+def test_a_plugin_has_the_pixels_and_a_network_that_compares_them(
+    pmavae: Command, weights: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    class Compare(Sound):
+        name = "compare"
+
+        def transform(self, latents: Any, context: Any, *args: Any, **options: Any) -> Any:
+            from pmavae.autoencoder import to_tensor
+
+            seen.append((context.pixels, context.features))
+            if context.pixels is not None:
+                maps = context.features(to_tensor(context.pixels))
+                context.progress(1, 2, "compared")
+                context.log(f"{len(maps)} maps, the last of {maps[-1].shape[1]} channels")
+            return latents
+
+    registry = load_plugins()
+    added(registry, "compare", Compare())
+    monkeypatch.setattr("pmavae_cli.main.load_plugins", lambda: registry)
+    image = picture()
+    image.save("a.png")
+    assert pmavae("encode", "a.png", "-o", "b.safetensors", "--weights", weights).status == 0
+    result = pmavae("compare", "a.png", "b.safetensors", "-o", "out/", "--weights", weights)
+    assert (result.status, result.err) == (0, "pmavae: 6 maps, the last of 112 channels\n")
+    (pixels, network), (none, again) = seen
+    assert np.array_equal(pixels, np.asarray(image)) and none is None
+    assert network is again and not any(parameter.requires_grad for parameter in network.parameters())

@@ -54,10 +54,11 @@ def test_chaining_gives_the_same_bytes_as_the_direct_call(installed: Command, he
         assert (result.status, result.err) == (0, "")
         assert result.lines == [arguments[-1]]
 
-    run("style-mix", "photo.png", "style.jpg", "--strength", "0.7", "-o", "direct.png")
+    options = ("--strength", "0.7", "--refine", "0")
+    run("style-mix", "photo.png", "style.jpg", *options, "-o", "direct.png")
     run("encode", "photo.png", "-o", "a.safetensors")
-    run("encode", "style.jpg", "-o", "b.safetensors")
-    run("style-mix", "a.safetensors", "b.safetensors", "--strength", "0.7", "-o", "c.safetensors")
+    run("encode", "style.jpg", "--only", "style", "-o", "b.safetensors")
+    run("style-mix", "a.safetensors", "b.safetensors", *options, "-o", "c.safetensors")
     run("decode", "c.safetensors", "-o", "chained.png")
     assert Path("direct.png").read_bytes() == Path("chained.png").read_bytes()
     assert Path("direct.png").read_bytes() != Path("photo.png").read_bytes()
@@ -87,9 +88,9 @@ def test_strength_0_is_the_reconstruction_and_1_is_not(run: Command) -> None:
 def test_every_content_gets_the_style(run: Command) -> None:
     for name in ("a", "b", "style"):
         picture(seed=ord(name[0])).save(f"{name}.png")
-    result = run("style-mix", "a.png", "b.png", "style.png", "-o", "out/")
+    result = run("style-mix", "a.png", "b.png", "style.png", "--refine", "3", "-o", "out/")
     assert result.lines == ["out/a.png", "out/b.png"]
-    run("style-mix", "b.png", "style.png", "-o", "alone.png")
+    run("style-mix", "b.png", "style.png", "--refine", "3", "-o", "alone.png")
     assert Path("alone.png").read_bytes() == Path("out/b.png").read_bytes()
 
 
@@ -126,8 +127,8 @@ def test_grey_stays_grey_until_it_is_repainted(run: Command) -> None:
     rich_picture("LA")
     picture(seed=1).save("style.png")
     run("decode", "photo.png", "-o", "same.png")
-    run("style-mix", "photo.png", "style.png", "-o", "painted.png")
-    run("style-mix", "photo.png", "style.png", "-o", "painted.safetensors")
+    run("style-mix", "photo.png", "style.png", "--refine", "0", "-o", "painted.png")
+    run("style-mix", "photo.png", "style.png", "--refine", "0", "-o", "painted.safetensors")
     run("decode", "painted.safetensors", "-o", "later.png")
     with Image.open("same.png") as same, Image.open("painted.png") as painted:
         assert (same.mode, painted.mode) == ("LA", "RGBA")

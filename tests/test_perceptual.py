@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from pmavae.errors import PMAVAEError, WeightsError
+from pmavae.refinement.distances import content_distance
 from pmavae.training.perceptual import (
     PERCEPTUAL_NETWORKS,
     VGG16,
@@ -19,7 +20,6 @@ from pmavae.training.perceptual import (
     PerceptualNetwork,
     perceptual_network,
 )
-from pmavae.training.style_losses import content_distance
 
 constants = pytest.importorskip("huggingface_hub.constants")
 

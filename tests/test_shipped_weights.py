@@ -10,14 +10,19 @@ from PIL import Image
 
 from pmavae import PMAVAE
 from pmavae.metrics import psnr
+from pmavae.refinement.distances import octaves, sliced_wasserstein
 from pmavae.restoration.estimation import estimate_levels
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import restore, restore_pixels
 from pmavae.style import mix_style
+from pmavae.texture.network import TexturePrior
+from pmavae.texture.sampling import vary
 from pmavae.training.degradation import recompress, shrink
 from pmavae.training.evaluation import unit
-from pmavae.training.style_losses import grid_share, sliced_wasserstein
+from pmavae.training.grid import grid_share
+from pmavae.training.texture import velocity_error
+from pmavae.training.texture_evaluation import high_frequency_correlation, low_frequency_psnr
 from pmavae.weights import Manifest, weights_folder
 
 ROOT = Path(__file__).parent.parent
@@ -71,7 +76,8 @@ def test_more_strength_is_nearer_to_the_style(tiny):
     for strength in (0.0, 0.5, 1.0):
         z_style = mix_style(of_content.z_style, [(of_style.z_style, 1.0)], strength)
         painted = tiny.decode(of_content.replace(z_style=z_style))
-        distances.append(float(sliced_wasserstein(painted, target, torch.Generator().manual_seed(0))))
+        wanted = [(octaves(target), 1.0)]
+        distances.append(float(sliced_wasserstein(painted, wanted, torch.Generator().manual_seed(0))[0]))
         assert grid_share(painted) < 0.05
         if strength == 0:
             assert torch.equal(painted, tiny.decode(of_content))
@@ -158,7 +164,31 @@ def test_the_shipped_upscaler_is_better_than_bicubic(scale, decibels):
         assert np.abs(restored.mean((0, 1)) - small.mean((0, 1))).max() < 0.5
 
 
+def test_the_shipped_prior_gives_other_textures_and_keeps_the_composition(tiny):
+    prior = TexturePrior.from_pretrained("tiny")
+    prior.check_codec(tiny)
+    for name in ("content-ridge.jpg", "content-mountains.jpg"):
+        picture = unit(np.asarray(read(name))).float()
+        latents, random = tiny.encode(picture), torch.Generator().manual_seed(0)
+        first, second = (tiny.decode(vary(prior, latents, 1.0, random)) for _ in range(2))
+        subtle = tiny.decode(vary(prior, latents, 0.3, random))
+        plain = tiny.decode(latents)
+        assert low_frequency_psnr(first, picture) > 28
+        kept = [high_frequency_correlation(x, picture) for x in (plain, subtle, first)]
+        assert kept[0] > kept[1] > kept[2]
+        assert 18 < psnr(first, second) < 40
+        assert (first.mean((2, 3)) - plain.mean((2, 3))).abs().max() < 1.5 / 255
+
+
+def test_the_shipped_prior_knows_the_latents_better_than_noise(tiny):
+    prior = TexturePrior.from_pretrained("tiny")
+    picture = unit(np.asarray(read("content-seeds.jpg"))).float()
+    assert velocity_error(prior, tiny, picture) < 1.4  # 2 for no idea
+
+
 def test_the_manifest_has_the_figures_of_every_task():
     entries = {entry.task: entry for entry in Manifest.load(weights_folder() / "manifest.json").entries}
     assert entries["denoise"].scores["psnr_kodak24_noise25"] > 31
     assert entries["upscale"].scores["psnr_kodak24_x2"] > 32
+    assert entries["texture-vary"].scores["velocity_kodak24"] < 1.2
+    assert entries["texture-vary"].scores["low_psnr_kodak24"] > 28

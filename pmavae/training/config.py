@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pmavae.config import BASE_STRIDE
 from pmavae.errors import PMAVAEError
 from pmavae.presets import PRESETS
-from pmavae.training.phases import DEFAULT_PHASES, Phase
+from pmavae.training.phases import DEFAULT_PHASES, OBJECTIVES, Phase
 
 
 class ConfigError(PMAVAEError):
@@ -54,6 +54,7 @@ class PaintConfig:
     gram: float = 1.5  # … to the style: second moments of features,
     moments: float = 1.0  # means and deviations of features,
     wasserstein: float = 15.0  # patches; palette and strokes without any network
+    strokes: float = 0.0  # patches without their mean colour, each projection relative to the style's spread
     content: float = 0.1  # … to the content: deep features
     grid: float = 1.0  # … and the share of what repeats every 16 px
 
@@ -73,6 +74,14 @@ class DamageConfig:
 
 
 @dataclass(frozen=True)
+class TextureLossConfig:
+    """What a texture prior is trained on."""
+
+    codec: str = ""  # autoencoder whose latents it learns; none: that of the preset
+    draws: int = 4  # of noise and time, for each crop that is encoded
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW, and what keeps a step sane."""
 
@@ -89,7 +98,8 @@ class TrainConfig:
     """One run."""
 
     preset: str = "tiny"
-    task: Literal["base", "denoise", "upscale"] = "base"  # the autoencoder itself, or a restoration network
+    # The autoencoder itself, a restoration network, or a texture prior.
+    task: Literal["base", "denoise", "upscale", "texture-vary"] = "base"
     data: tuple[str, ...] = ()  # folders and tars of pictures
     steps: int = 0  # length of the run; 0 has time_limit tell it
     time_limit: str = "2h"  # over all sessions; phases then have shares of time
@@ -103,6 +113,7 @@ class TrainConfig:
     adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
     paint: PaintConfig = field(default_factory=PaintConfig)
     damage: DamageConfig = field(default_factory=DamageConfig)
+    texture: TextureLossConfig = field(default_factory=TextureLossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     # Shares of crops by class, whatever the numbers of files; pictures without a class are photos.
     shares: dict[str, float] = field(
@@ -131,7 +142,7 @@ class TrainConfig:
         if not self.phases:
             raise ConfigError("a run needs at least one phase")
         for phase in self.phases:
-            if (phase.objective == "restore") != (self.task != "base"):
+            if phase.objective not in OBJECTIVES[self.task]:
                 raise ConfigError(
                     f"phase {phase.name}: the objective {phase.objective} does not go with task {self.task}"
                 )
@@ -154,6 +165,8 @@ class TrainConfig:
             raise ConfigError("damage.shares has five shares, of which one is above 0")
         if len(damage.jpeg) != 2 or not 1 <= damage.jpeg[0] <= damage.jpeg[1] <= 100:
             raise ConfigError("damage.jpeg is a lowest and a highest quality, from 1 to 100")
+        if not self.texture.draws:
+            raise ConfigError("texture.draws is at least 1")
         if not 0 <= self.loss.equivariance <= 1:
             raise ConfigError("loss.equivariance is a share from 0 to 1")
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import torch
 
+from pmavae.autoencoder import PMAVAE
 from pmavae.restoration.network import Restorer
+from pmavae.texture.network import TexturePrior
 from pmavae.training.config import TrainConfig
 from pmavae.training.models import Model
 from pmavae.training.objectives import Draws, reconstruction
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.phases import Phase
+from pmavae.training.texture import flow_matching
 
 PROBES = 64, 128  # px of the crops that are measured: what grows between them grows with the pixels
 COPIES = 5  # of the weights in float32: themselves, gradient, Adam's two moments, average
@@ -21,9 +24,10 @@ def activation_bytes(
     config: TrainConfig,
     network: PerceptualNetwork | None,
     precision: torch.dtype | None,
+    codec: PMAVAE | None = None,
 ) -> float:
     """Bytes that autograd keeps for each pixel of a crop while it is reconstructed, in this autocast."""
-    small, large = (_saved_bytes(model, config, network, precision, side) for side in PROBES)
+    small, large = (_saved_bytes(model, config, network, precision, codec, side) for side in PROBES)
     return (large - small) / (PROBES[1] ** 2 - PROBES[0] ** 2)
 
 
@@ -32,6 +36,7 @@ def _saved_bytes(
     config: TrainConfig,
     network: PerceptualNetwork | None,
     precision: torch.dtype | None,
+    codec: PMAVAE | None,
     side: int,
 ) -> int:
     seen: dict[int, int] = {}
@@ -49,6 +54,9 @@ def _saved_bytes(
         if isinstance(model, Restorer):
             levels = torch.zeros(1, 2, device=device)
             model(picture, levels, scale=model.config.scales[-1]).abs().mean()
+        elif isinstance(model, TexturePrior):
+            assert codec is not None
+            flow_matching(model, codec, picture, draws, config.texture)
         else:
             reconstruction(model.train(), picture, draws, config.loss, network, 1.0)
     return sum(seen.values())

@@ -11,17 +11,20 @@ from torch import Tensor
 from pmavae.autoencoder import PMAVAE
 from pmavae.encoder import Posterior
 from pmavae.metrics import feature_distance
-from pmavae.style import join_style, mix_style, split_style
-from pmavae.training.config import LossConfig, PaintConfig
-from pmavae.training.losses import edge_loss, kl_loss
-from pmavae.training.perceptual import PerceptualNetwork
-from pmavae.training.style_losses import (
+from pmavae.refinement.distances import (
     content_distance,
+    gram,
     gram_distance,
-    grid_share,
     moment_distance,
+    moments,
+    octaves,
     sliced_wasserstein,
 )
+from pmavae.style import join_style, mix_style, split_style
+from pmavae.training.config import LossConfig, PaintConfig
+from pmavae.training.grid import grid_share
+from pmavae.training.losses import edge_loss, kl_loss
+from pmavae.training.perceptual import PerceptualNetwork
 
 
 @dataclass
@@ -142,10 +145,12 @@ def repainting(
         features, content_features, style_features = (
             [f.float() for f in maps] for maps in (features, content_features, style_features)
         )
+        whole, strokes = sliced_wasserstein(output.float(), [(octaves(styles), 1.0)], draws.on_cpu)
         parts = {
-            "gram": gram_distance(features, style_features),
-            "moments": moment_distance(features, style_features),
-            "wasserstein": sliced_wasserstein(output, styles, draws.on_cpu),
+            "gram": gram_distance(features, [gram(x) for x in style_features]),
+            "moments": moment_distance(features, [moments(x) for x in style_features]),
+            "wasserstein": whole,
+            "strokes": strokes,
             "content": content_distance(features, content_features, network.content_layers),
             "grid": grid_share(output),
         }

@@ -11,7 +11,8 @@ class Phase:
     """A part of the run with one objective, one crop size, one batch and one learning rate.
 
     The objective "codec" trains everything but the paint to reconstruct; "paint" trains the paint alone,
-    on a codec that it cannot change, to restyle; "restore" trains a restoration network.
+    on a codec that it cannot change, to restyle; "restore" trains a restoration network, "prior" a texture
+    prior.
     """
 
     name: str
@@ -22,7 +23,7 @@ class Phase:
     final_rate: float = 0.0  # at the end; between the two, half a cosine
     warmup: float = 0.02  # share of the phase in which the rate rises from nothing
     accumulate: int = 1  # micro-batches an optimizer step: more of them need less memory
-    objective: Literal["codec", "paint", "restore"] = "codec"
+    objective: Literal["codec", "paint", "restore", "prior"] = "codec"
 
 
 # As micro-batches that leave room for the preset base on a GPU of 16 GiB.
@@ -52,9 +53,28 @@ CPU_RESTORE_PHASES = (
     Phase("large crops", 0.25, crop=96, batch=16, learning_rate=5e-4, objective="restore"),
 )
 
+# Statistics are those of a whole crop, so it should hold as much as a small picture does.
+PRIOR_PHASES = (
+    Phase("textures", 0.6, crop=256, batch=32, learning_rate=1e-3, final_rate=5e-4, objective="prior"),
+    Phase("pictures", 0.4, crop=512, batch=16, learning_rate=5e-4, objective="prior"),
+)
+CPU_PRIOR_PHASES = (
+    Phase("textures", 0.7, crop=256, batch=4, learning_rate=1e-3, final_rate=5e-4, objective="prior"),
+    Phase("pictures", 0.3, crop=384, batch=2, learning_rate=5e-4, objective="prior"),
+)
+
+# What each task can be trained with, and the phases of a run that brings none: on a GPU, on a CPU.
+_RESTORING = ("restore",), RESTORE_PHASES, CPU_RESTORE_PHASES
+_TASKS: dict[str, tuple[tuple[str, ...], tuple[Phase, ...], tuple[Phase, ...]]] = {
+    "base": (("codec", "paint"), DEFAULT_PHASES, CPU_PHASES),
+    "denoise": _RESTORING,
+    "upscale": _RESTORING,
+    "texture-vary": (("prior",), PRIOR_PHASES, CPU_PRIOR_PHASES),
+}
+OBJECTIVES = {task: objectives for task, (objectives, _, _) in _TASKS.items()}
+
 
 def default_phases(task: str, on_cpu: bool) -> tuple[Phase, ...]:
     """The phases of a run of a task that brings none."""
-    if task == "base":
-        return CPU_PHASES if on_cpu else DEFAULT_PHASES
-    return CPU_RESTORE_PHASES if on_cpu else RESTORE_PHASES
+    _, on_gpu, small = _TASKS[task]
+    return small if on_cpu else on_gpu

@@ -2,8 +2,8 @@
 
     python -m pmavae.training.release runs/tiny --id tiny-2 --evaluate kodak24/ --data "…"
 
-Shipped weights are a ratchet: a file that reconstructs, or restores, the evaluation pictures worse than
-the one it would replace is refused, and nothing is changed.
+Shipped weights are a ratchet: a file that reconstructs or restores the evaluation pictures, or knows their
+textures, worse than the one it would replace is refused, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -21,36 +21,54 @@ from pathlib import Path
 import torch
 
 from pmavae.autoencoder import PMAVAE
+from pmavae.config import ModelConfig
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.network import Restorer
 from pmavae.tensor_file import write_atomically
+from pmavae.texture.config import TextureConfig
+from pmavae.texture.network import TexturePrior
 from pmavae.training.config import read_config
 from pmavae.training.evaluation import reconstruction_scores
+from pmavae.training.models import Model
 from pmavae.training.restoration_evaluation import restoration_scores
+from pmavae.training.texture_evaluation import texture_scores
 from pmavae.weights import load_weights, resolve_weights, save_weights, weights_folder
 
 SCORE = "psnr_kodak24"  # of a restoration network, one a condition: psnr_kodak24_noise25, …
 INVISIBLE = 45.0  # dB from which on nobody sees a difference
+VELOCITY = "velocity_kodak24"  # error of a texture prior
 
 
 @dataclass(frozen=True)
 class Candidate:
     """Weights that may be released, and what was measured of them."""
 
-    model: PMAVAE | Restorer
+    model: Model
     task: str
     scores: dict[str, float | None]  # None for infinite decibels, which JSON has not
 
 
-def measure(run: Path, evaluate: Path, paint_scale: float = 1.0) -> Candidate:
-    """Load a run's weights, of either kind, and measure them. Raises PMAVAEError where that cannot be."""
+def measure(
+    run: Path, evaluate: Path, paint_scale: float = 1.0, codec: str | Path | None = None
+) -> Candidate:
+    """Load a run's weights, of any kind, and measure them. Raises PMAVAEError where that cannot be.
+
+    `codec` is the autoencoder of a texture prior, by default that of its preset.
+    """
     config = load_weights(resolve_weights(run)[0]).config
+    if not isinstance(config, ModelConfig) and paint_scale != 1:
+        raise WeightsError(
+            f"{run} has weights of the task {config.task}, without paint: leave its scale at 1"
+        )
+    if isinstance(config, TextureConfig):
+        prior, autoencoder = TexturePrior.from_pretrained(run), PMAVAE.from_pretrained(codec or config.preset)
+        prior.check_codec(autoencoder)
+        found = texture_scores(prior, autoencoder, evaluate)
+        return Candidate(
+            prior, config.task, {f"{name}_kodak24": round(value, 4) for name, value in found.items()}
+        )
     if isinstance(config, RestorationConfig):
-        if paint_scale != 1:
-            raise WeightsError(
-                f"{run} has weights of the task {config.task}, without paint: leave its scale at 1"
-            )
         restorer = Restorer.from_pretrained(run, config.task)
         decibels = restoration_scores(restorer, evaluate)
         return Candidate(
@@ -68,8 +86,10 @@ def standing(scores: Mapping[str, float | None]) -> float:
     """The one number that releases are compared by: the mean of their PSNRs in dB.
 
     Of each no more than INVISIBLE counts, or a clean picture, which a network leaves nearly as it is, would
-    outweigh every damaged one.
+    outweigh every damaged one. Of a texture prior, it is its error below 0.
     """
+    if (error := scores.get(VELOCITY)) is not None:
+        return -error
     decibels = [value for name, value in scores.items() if name.startswith(SCORE)]
     return round(statistics.fmean(INVISIBLE if v is None else min(v, INVISIBLE) for v in decibels), 3)
 
@@ -101,17 +121,18 @@ def release(
     recipes: Sequence[Path] = (),
     tolerance: float = 0.0,
     paint_scale: float = 1.0,
+    codec: str | Path | None = None,
 ) -> dict[str, object]:
     """Write `folder/ID.safetensors` and its manifest row; returns the row.
 
-    Raises WeightsError where the mean PSNR is below that of the weights of the same task and preset by
-    more than `tolerance` dB.
+    Raises WeightsError where their `standing` is below that of the weights of the same task and preset by
+    more than `tolerance`.
     """
     path, manifest_path = folder / f"{weights_id}.safetensors", folder / "manifest.json"
     manifest = json.loads(manifest_path.read_text())
     if any(row["id"] == weights_id for row in manifest["weights"]):
         raise WeightsError(f"{weights_id} is released already: latent files name it, so choose a new id")
-    candidate = measure(run, evaluate, paint_scale)
+    candidate = measure(run, evaluate, paint_scale, codec)
     model, task = candidate.model, candidate.task
     replaced = [
         row for row in manifest["weights"] if (row["preset"], row["task"]) == (model.config.preset, task)
@@ -119,7 +140,10 @@ def release(
     ours = standing(candidate.scores)
     for row in replaced:
         if ours < (theirs := standing(row["scores"])) - tolerance:
-            raise WeightsError(f"{run} has {ours} dB, {row['id']} has {theirs} dB: nothing was released")
+            unit = "" if VELOCITY in candidate.scores else " dB"
+            raise WeightsError(
+                f"{run} has {ours}{unit}, {row['id']} has {theirs}{unit}: nothing was released"
+            )
     recipe: dict[str, object] = {f"part_{i}": read_config(part) for i, part in enumerate(recipes, 1)}
     if task == "base":
         recipe["paint_scale"] = paint_scale
@@ -164,6 +188,7 @@ def main() -> None:
     )
     parser.add_argument("--tolerance", type=float, default=0.0, help="dB that another gain is worth")
     parser.add_argument("--paint-scale", type=float, default=1.0, help="full paint, of what was trained")
+    parser.add_argument("--codec", help="autoencoder of a texture prior [default: that of its preset]")
     args = parser.parse_args()
     row = release(
         args.run,
@@ -174,6 +199,7 @@ def main() -> None:
         recipes=args.recipes,
         tolerance=args.tolerance,
         paint_scale=args.paint_scale,
+        codec=args.codec,
     )
     print(json.dumps(row, indent=2))
 

@@ -1,4 +1,4 @@
-"""The training loop: draw crops ahead, reconstruct, repaint or restore them, step, average."""
+"""The training loop: draw crops ahead, make what the objective asks of them, step, average."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pmavae.autoencoder import PMAVAE
 from pmavae.errors import PMAVAEError
 from pmavae.restoration.network import Restorer
+from pmavae.texture.network import TexturePrior
 from pmavae.training.adversary import PatchDiscriminator, balance, discriminator_loss, generator_loss
 from pmavae.training.augmentation import augment_styles
 from pmavae.training.checkpoint import TrainingState
@@ -31,6 +32,7 @@ from pmavae.training.phases import Phase
 from pmavae.training.processes import Processes
 from pmavae.training.restoring import restoring
 from pmavae.training.schedule import Clock, Position, position
+from pmavae.training.texture import flow_matching
 from pmavae.training.transfer import to_device
 
 
@@ -66,6 +68,7 @@ class Trainer:
         clock: Clock,
         processes: Processes,
         network: PerceptualNetwork | None = None,
+        codec: PMAVAE | None = None,
     ) -> None:
         self.config, self.corpus, self.styles = config, corpus, styles
         self.clock, self.processes = clock, processes
@@ -74,6 +77,7 @@ class Trainer:
         self.model = model
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self.network = network.to(device) if network is not None else None
+        self.codec = codec.to(device, memory_format=torch.channels_last) if codec else None  # type: ignore[call-overload]
         self.precision = choose_precision(config, processes)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
         # Fused: one pass over all parameters, and no Python for each of them.
@@ -247,6 +251,10 @@ class Trainer:
         draws = Draws(seed, rows=rows, first=self.processes.rank * count, count=count, device=device)
         torch.manual_seed(seed + self.processes.rank)  # the grain of the paint
         contents = to_device(drawn.pictures, device)
+        if isinstance(self.model, TexturePrior):
+            assert self.codec is not None
+            with autocast:
+                return flow_matching(self.model, self.codec, contents, draws, config.texture)
         shown = None if drawn.styles is None else to_device(drawn.styles, device)
         if shown is not None:
             own = torch.Generator().manual_seed(seed + 1 + self.processes.rank)  # other rows, other views

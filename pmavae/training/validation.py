@@ -12,12 +12,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from pmavae.autoencoder import PMAVAE
 from pmavae.metrics import psnr, ssim
 from pmavae.restoration.network import Restorer
 from pmavae.style import mix_style
+from pmavae.texture.network import TexturePrior
+from pmavae.texture.sampling import vary
 from pmavae.training.evaluation import picture_paths, read_rgb
 from pmavae.training.models import Model
 from pmavae.training.restoration_validation import trial
+from pmavae.training.texture import velocity_error
 
 MAX_SIDE = 512  # px; larger pictures are cropped in the middle
 GRID_SIDE = 256  # px of a picture in a grid
@@ -39,8 +43,14 @@ def middle(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
 
 
-def score(model: Model, pictures: Sequence[Tensor]) -> dict[str, float]:
-    """Mean PSNR (dB) and SSIM, rounded to 8 bits, of reconstructions or of restored damage."""
+def score(model: Model, pictures: Sequence[Tensor], codec: PMAVAE | None = None) -> dict[str, float]:
+    """Mean PSNR (dB) and SSIM, rounded to 8 bits, of reconstructions or of restored damage.
+
+    Of a texture prior, the error of its velocity on the latents of `codec`.
+    """
+    if isinstance(model, TexturePrior):
+        assert codec is not None
+        return {"velocity": statistics.fmean(velocity_error(model, codec, x) for x in pictures)}
     scores: dict[str, list[float]] = {"psnr": [], "ssim": []}
     for number, picture in enumerate(pictures):
         if isinstance(model, Restorer):
@@ -54,17 +64,22 @@ def score(model: Model, pictures: Sequence[Tensor]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def preview(model: Model, pictures: Sequence[Tensor]) -> Tensor:
+def preview(model: Model, pictures: Sequence[Tensor], codec: PMAVAE | None = None) -> Tensor:
     """(3, rows × GRID_SIDE, 3 × GRID_SIDE) in [0, 1], a row for each picture.
 
     Of an autoencoder: input | reconstruction | in the next one's style. Of a restoration network:
-    damaged | restored | clean.
+    damaged | restored | clean. Of a texture prior: reconstruction | textures half | all anew.
     """
     rows = []
     for index, picture in enumerate(pictures):
         if isinstance(model, Restorer):
             clean, damaged, restored = trial(model, picture, index)
             row = [damaged, restored, clean]
+        elif isinstance(model, TexturePrior):
+            assert codec is not None
+            latents = codec.encode(picture)
+            random = torch.Generator().manual_seed(0)
+            row = [codec.decode(vary(model, latents, amount, random)).cpu() for amount in (0.0, 0.5, 1.0)]
         else:
             latents = model.encode(picture)
             style = model.encode(pictures[(index + 1) % len(pictures)]).z_style

@@ -17,7 +17,7 @@ RESUME = ("auto", "never")
 @click.command()
 @click.option(
     "--task",
-    type=click.Choice(["base", "denoise", "upscale"]),
+    type=click.Choice(["base", "denoise", "upscale", "texture-vary"]),
     help="What to train: the autoencoder, or the network of a task.  [default: base]",
 )
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="The shape of the model.  [default: tiny]")

@@ -64,7 +64,7 @@ class Denoise(Task):
         if used.none and fidelity == 1:
             return pixels
         return restore_pixels(
-            context.restorer, pixels, used, fidelity=fidelity, tile=tile, progress=context.progress
+            context.task_model, pixels, used, fidelity=fidelity, tile=tile, progress=context.progress
         )
 
     def _levels(

@@ -1,22 +1,52 @@
-"""`pmavae encode`: a picture as its latents."""
+"""`pmavae encode`: a picture as its latents, or as its style alone."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from pmavae_cli.api import Context, Task, hookimpl
+from pmavae_cli.plugins.parameters import STYLE_SCALE_OPTION
 
 if TYPE_CHECKING:
-    from pmavae import Latents
+    from pmavae import Latents, Style
 
 
 class Encode(Task):
     name = "encode"
     help = "Write the latents of a picture to a latent file."
     writes = "latents"
+    params = (
+        click.Option(
+            ["--only"],
+            type=click.Choice(["style"]),
+            help="Write a style file, which pmavae style-mix takes as STYLE.",
+        ),
+        STYLE_SCALE_OPTION,
+    )
 
-    def transform(self, latents: Latents, context: Context) -> Latents:
-        return latents
+    def side(self, **options: Any) -> int | None:
+        if not options["only"]:
+            return None
+        from pmavae.style_source import STYLE_SIDE
+
+        scale = options["style_scale"]
+        return round(STYLE_SIDE * (1.0 if scale is None else scale))
+
+    def makes_style(self, **options: Any) -> bool:
+        if options["style_scale"] is not None and not options["only"]:
+            raise click.UsageError("--style-scale is for --only style: give both, or neither.")
+        return bool(options["only"])
+
+    def transform(
+        self, latents: Latents, context: Context, only: str | None, style_scale: float | None
+    ) -> Latents | Style:
+        if not only:
+            return latents
+        from pmavae import Style
+
+        return Style(latents.z_style, latents.width, latents.height)
 
 
 @hookimpl

@@ -30,3 +30,12 @@ def _a_number(context: click.Context, parameter: click.Parameter, value: float |
     if value is not None and math.isnan(value):
         raise click.BadParameter("nan is no number.")
     return value
+
+
+# Without a default, so that a file that cannot follow it is named only where it was asked for.
+STYLE_SCALE_OPTION = bounded(
+    "--style-scale",
+    0.25,
+    4,
+    help="Size of the brush, whatever that of the style's file: 2 makes it twice as large.  [default: 1]",
+)

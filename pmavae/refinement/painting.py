@@ -1,0 +1,91 @@
+"""Painting a picture of any size: coarse strokes first, the picture's own finest detail last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pmavae.config import MIN_SIZE
+from pmavae.refinement.features import FeatureNetwork
+from pmavae.refinement.palette import recolour
+from pmavae.refinement.refining import refine
+
+SIDES = (512, 1024)  # longer sides in px at which strokes are painted, one over the other
+ALONE = 1.25  # a picture that is not larger than the first by more than this is painted at its own size
+SHARE = 3  # the second has so many times fewer steps, for the strokes are already there
+LONGEST = 2 * SIDES[-1]  # px of a style's longer side
+
+
+def paint(
+    content: Tensor,
+    styles: Sequence[tuple[Tensor, float]],
+    network: FeatureNetwork,
+    *,
+    steps: int,
+    generator: torch.Generator,
+    strength: float = 1.0,
+    style_scale: float = 1.0,
+    on_step: Callable[[int, int, float], None] = lambda done, of, loss: None,
+) -> Tensor:
+    """The content painted in the colours and strokes of the styles, at its own size.
+
+    content: (1, 3, H, W) in [0, 1]; styles: pictures (1, 3, h, w) of any sizes and their weights above 0,
+    which are normalised. A style counts as if it were as large as the picture, times `style_scale`: strokes
+    have the same size beside what is painted, whatever the size of either file. `strength` 0..1 mixes the
+    content in as one more style. `on_step` is told the steps done, of all, and the loss.
+    """
+    total = sum(weight for _, weight in styles)
+    mixture = [(picture, strength * weight / total) for picture, weight in styles]
+    plan = _plan(max(content.shape[2:]), steps)
+    done, painted = 0, None
+    for side, share in plan:
+        small = resized(content, side)
+        scaled = [
+            (resized(x, min(LONGEST, round(side * style_scale))), weight) for x, weight in mixture if weight
+        ]
+        if strength < 1:
+            scaled.append((small, 1 - strength))
+        start = recolour(small, scaled) if painted is None else _enlarged(painted, small)
+        before = done
+
+        def tell(step: int, loss: float, before: int = before) -> None:
+            on_step(before + step, sum(n for _, n in plan), loss)
+
+        painted = refine(start, small, scaled, network, steps=share, generator=generator, on_step=tell)
+        done += share
+    assert painted is not None
+    if painted.shape == content.shape:
+        return painted
+    # What no stroke is as fine as comes from the picture itself: its light, not its hue.
+    coarse = _enlarged(resized(content, max(painted.shape[2:])), content)
+    fine = (content - coarse).mean(1, keepdim=True)
+    return (_enlarged(painted, content) + fine).clamp(0, 1)
+
+
+def steps_of(longer_side: int, steps: int) -> int:
+    """How many steps `paint` makes in all for a picture of this size."""
+    return sum(share for _, share in _plan(longer_side, steps))
+
+
+def _plan(longer_side: int, steps: int) -> list[tuple[int, int]]:
+    """Longer sides in px to paint at, and the steps at each."""
+    if longer_side <= ALONE * SIDES[0]:
+        return [(longer_side, steps)]
+    return [(SIDES[0], steps), (min(longer_side, SIDES[1]), -(-steps // SHARE))]
+
+
+def resized(picture: Tensor, longer_side: int) -> Tensor:
+    """(1, 3, H, W) in [0, 1] with a longer side of so many px, and a shorter one of 16 at least."""
+    scale = longer_side / max(picture.shape[2:])
+    size = tuple(max(MIN_SIZE, round(side * scale)) for side in picture.shape[2:])
+    if size == tuple(picture.shape[2:]):
+        return picture
+    return F.interpolate(picture, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def _enlarged(picture: Tensor, like: Tensor) -> Tensor:
+    size = like.shape[2:]
+    return F.interpolate(picture, size=size, mode="bicubic", align_corners=False).clamp(0, 1)

@@ -1,0 +1,122 @@
+"""A picture in other styles, as pixels, with what of it the paint is to leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pmavae.autoencoder import PMAVAE, to_tensor
+from pmavae.latents import Latents
+from pmavae.pixels import to_pixels
+from pmavae.recolour import with_chroma_of, with_detail_of, without_chroma
+from pmavae.refinement.features import FeatureNetwork
+from pmavae.refinement.painting import paint
+from pmavae.refinement.palette import recolour
+from pmavae.style import mix_style
+
+Pixels = NDArray[np.uint8]  # (H, W, 3)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What of the picture the paint is to leave."""
+
+    color: bool = False  # its chroma …
+    grey: bool = False  # … of which it has none
+    detail: float = 0.0  # 0–1: its fine detail, in the styles' palette
+
+    @property
+    def anything(self) -> bool:
+        """Whether pixels have to be looked at after painting."""
+        return self.color or self.detail > 0
+
+
+@dataclass(frozen=True)
+class Refining:
+    """How a picture is painted step by step; see `pmavae.refinement.painting.paint`."""
+
+    network: FeatureNetwork
+    steps: int
+    style_scale: float
+    generator: torch.Generator
+    on_step: Callable[[int, int, float], None] = lambda done, of, loss: None
+
+
+def repaint(
+    model: PMAVAE,
+    latents: Latents,
+    styles: Sequence[tuple[Tensor, float]],
+    strength: float = 1.0,
+    keep: Keep | None = None,
+    plain: Pixels | None = None,
+) -> Pixels:
+    """The picture of `latents` (batch 1) in a mixture of styles, at once, by the decoder: (H, W, 3) uint8.
+
+    styles and strength are those of `mix_style`. Strength 0 is the picture as it decodes, exactly. `plain` is
+    that picture, for a caller who has it. Raises ValueError as `mix_style` does.
+    """
+    z_style = mix_style(latents.z_style, styles, strength)
+    plain = decoded(model, latents) if plain is None else plain
+    if strength == 0:
+        return plain
+    painted = decoded(model, latents.replace(z_style=z_style))
+
+    def palette() -> Pixels:
+        unpainted = torch.cat((z_style[:, :-1], torch.zeros_like(z_style[:, -1:])), dim=1)
+        return decoded(model, latents.replace(z_style=unpainted))
+
+    return _kept(painted, keep or Keep(), plain, palette)
+
+
+def repaint_by_steps(
+    plain: Pixels,
+    styles: Sequence[tuple[Pixels, float]],
+    refining: Refining,
+    strength: float = 1.0,
+    keep: Keep | None = None,
+) -> Pixels:
+    """A picture in the strokes of others, step by step until it looks like them: (H, W, 3) uint8.
+
+    styles: pictures of any sizes and their weights above 0, which are normalised. Strength 0 is the picture
+    as it is.
+    """
+    if strength == 0:
+        return plain
+    device = next(refining.network.parameters()).device
+    content = to_tensor(plain).to(device)
+    pictures = [(to_tensor(picture).to(device), weight) for picture, weight in styles]
+    painted = paint(
+        content,
+        pictures,
+        refining.network,
+        steps=refining.steps,
+        generator=refining.generator,
+        strength=strength,
+        style_scale=refining.style_scale,
+        on_step=refining.on_step,
+    )
+
+    def palette() -> Pixels:
+        total = sum(weight for _, weight in pictures)
+        shares = [(picture, strength * weight / total) for picture, weight in pictures]
+        return to_pixels(recolour(content, [*shares, (content, 1 - strength)])[0])
+
+    return _kept(to_pixels(painted[0]), keep or Keep(), plain, palette)
+
+
+def decoded(model: PMAVAE, latents: Latents) -> Pixels:
+    """What latents of batch 1 decode to, (H, W, 3) uint8."""
+    return to_pixels(model.decode(latents)[0])
+
+
+def _kept(painted: Pixels, keep: Keep, plain: Pixels, palette: Callable[[], Pixels]) -> Pixels:
+    if keep.detail:
+        painted = with_detail_of(painted, palette(), keep.detail)
+    if not keep.color:
+        return painted
+    return without_chroma(painted) if keep.grey else with_chroma_of(painted, plain)

@@ -1,0 +1,84 @@
+"""Other textures for a picture: samples of its z_detail that go with its z_base and z_style."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pmavae.config import BASE_STRIDE
+from pmavae.latents import Latents, padded
+from pmavae.texture.coefficients import Texture, spread, take_apart
+from pmavae.texture.network import TexturePrior
+from pmavae.texture.surfaces import surface_share
+
+STEPS = 12  # Euler's, of equal length
+
+
+@torch.no_grad()
+def vary(
+    model: TexturePrior,
+    latents: Latents,
+    amount: float,
+    generator: torch.Generator,
+    region: Tensor | None = None,
+    steps: int = STEPS,
+) -> Latents:
+    """The same picture (batch 1) with other textures; z_base, z_style and edges are its own.
+
+    The pattern of z_detail is mixed with noise, the more the larger the amount, and led back to a likely one
+    (SDEdit, arXiv 2108.01073). amount: 0, which changes nothing, to 1, which draws every surface anew.
+    generator: on the CPU; every call takes the same number of draws from it. region: (height, width) of the
+    picture, 0 where it is to be kept to 1; what is between lowers the amount there. Raises ValueError for an
+    amount outside 0..1 and a region of another size.
+    """
+    if not 0.0 <= amount <= 1.0:
+        raise ValueError(f"amount {amount} is outside 0..1")
+    texture = take_apart(latents.z_base, latents.z_detail)
+    noise = torch.randn(texture.pattern.shape, generator=generator).to(texture.pattern.device)
+    levels = amount * surface_share(texture)
+    if region is not None:
+        levels = levels * _in_cells(region, latents).to(levels.device)
+    if not levels.any():
+        return latents
+    known = model.known(latents.z_base, texture)
+    pattern = mixture(texture, noise, amount)
+    stations = [amount * (1 - step / steps) for step in range(steps + 1)]
+    for now, then in pairwise(stations):
+        # Cells of a lower amount stay what they were, and as noisy as the rest, until it comes down to them.
+        pattern = torch.where(levels >= now, pattern, mixture(texture, noise, now))
+        time, change = times(now), times(then) - times(now)
+        velocity = model(pattern, time.to(noise.device), known, latents.z_style)
+        pattern = pattern + velocity * spread(change[..., None, None].to(noise.device), noise.shape[1])
+    moved = F.interpolate(levels, scale_factor=2.0, mode="nearest") > 0
+    varied = texture.with_pattern(pattern).join()
+    return latents.replace(z_detail=torch.where(moved, varied, latents.z_detail))
+
+
+def times(level: float) -> Tensor:
+    """Shares of noise in means and in differences, (1, 2), at an amount.
+
+    The fine texture of the means comes first and goes last, or every edge of a leaf would move as soon as its
+    veins do.
+    """
+    return torch.tensor([[level, level**2]])
+
+
+def mixture(texture: Texture, noise: Tensor, level: float) -> Tensor:
+    """The pattern with as much of the noise as there is at an amount."""
+    share = spread(times(level)[..., None, None].to(noise.device), noise.shape[1])
+    return torch.lerp(texture.pattern, noise, share)
+
+
+def _in_cells(region: Tensor, latents: Latents) -> Tensor:
+    """The mean of the region in every cell, (1, 1, h, w); the picture's edge goes on into its padding."""
+    if tuple(region.shape) != (latents.height, latents.width):
+        raise ValueError(
+            f"the region has {region.shape[1]}×{region.shape[0]} px and the picture "
+            f"{latents.width}×{latents.height}"
+        )
+    bottom, right = padded(latents.height) - latents.height, padded(latents.width) - latents.width
+    full = F.pad(region[None, None].float(), (0, right, 0, bottom), mode="replicate")
+    return F.avg_pool2d(full, BASE_STRIDE)
