@@ -20,15 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from pmavae import PMAVAE
-from pmavae.refinement.distances import (
-    content_distance,
-    gram,
-    gram_distance,
-    moment_distance,
-    moments,
-    octaves,
-    sliced_wasserstein,
-)
+from pmavae.refinement.distances import Wanted, content_distance, style_distances
 from pmavae.style import mix_style
 from pmavae.training.evaluation import picture_paths
 from pmavae.training.perceptual import EfficientNetLite
@@ -63,16 +55,10 @@ def contact_sheet(rows: list[list[Tensor | None]]) -> Image.Image:
 @torch.no_grad()
 def distances(network: EfficientNetLite, painted: Tensor, style: Tensor, content: Tensor) -> dict[str, float]:
     features, of_style, of_content = network(painted), network(style), network(content)
-    generator = torch.Generator().manual_seed(0)
-    drawn = [sliced_wasserstein(painted, [(octaves(style), 1.0)], generator) for _ in range(DRAWS)]
-    whole, strokes = (float(torch.stack(found).mean()) for found in zip(*drawn, strict=True))
-    return {
-        "gram": float(gram_distance(features, [gram(x) for x in of_style])),
-        "moments": float(moment_distance(features, [moments(x) for x in of_style])),
-        "wasserstein": whole,
-        "strokes": strokes,
-        "content": float(content_distance(features, of_content, network.content_layers)),
-    }
+    wanted, generator = Wanted.of([(style, of_style, 1.0)]), torch.Generator().manual_seed(0)
+    drawn = [style_distances(painted, features, wanted, generator) for _ in range(DRAWS)]
+    means = {name: float(torch.stack([found[name] for found in drawn]).mean()) for name in drawn[0]}
+    return means | {"content": float(content_distance(features, of_content, network.content_layers))}
 
 
 def main() -> None:

@@ -223,7 +223,7 @@ class Runner:
             self._tell_fixed(source)
         if picture is not None:
             # Hundreds of styles have to fit in memory, and a sheet shows them no larger than a cell.
-            largest = CELL_SIDE if self.gathers else LONGEST
+            largest = round(CELL_SIDE * max(1.0, scale or 1.0)) if self.gathers else LONGEST
             picture = fit_side(picture, min(largest, max(picture.shape[:2])))
         return Weighted(source.stem, loaded.style, source.weight, picture)
 

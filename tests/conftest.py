@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,6 +34,27 @@ class Result:
 
 
 Command = Callable[..., Result]
+
+
+def on_a_terminal(*arguments: str) -> tuple[bytes, bytes]:
+    """What a command writes to stdout, and what it shows on stderr where that is a terminal."""
+    screen, stderr = pty.openpty()
+    command = [sys.executable, "-m", "pmavae_cli", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
+    os.close(stderr)
+    shown = b""
+    while True:
+        try:
+            part = os.read(screen, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    out, _ = process.communicate()
+    os.close(screen)
+    assert process.returncode == 0, shown
+    return out, shown
 
 
 def picture(size: tuple[int, int] = (48, 40), seed: int = 0) -> Image.Image:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command, picture
+from conftest import Command, on_a_terminal, picture
 from PIL import Image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -262,32 +258,11 @@ def test_wrong_numbers_of_steps(run: Command, steps: str) -> None:
     assert sorted(Path().iterdir()) == before
 
 
-def on_a_terminal(*arguments: str) -> bytes:
-    """What a command shows on stderr where that is a terminal."""
-    screen, stderr = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pmavae_cli", *arguments], stdout=subprocess.DEVNULL, stderr=stderr
-    )
-    os.close(stderr)
-    shown = b""
-    while True:
-        try:
-            part = os.read(screen, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        shown += part
-    os.close(screen)
-    assert process.wait() == 0, shown
-    return shown
-
-
 def test_a_terminal_sees_the_loss(here: Path, weights: str) -> None:
     picture().save("a.png")
     mix = ("style-mix", "a.png", "a.png", "--refine", "5", "--weights", weights)
-    shown = on_a_terminal(*mix, "-o", "b.png")
+    _, shown = on_a_terminal(*mix, "-o", "b.png")
     assert b"a.png" in shown and b"100%" in shown
     assert re.search(rb"loss \d+\.\d{3}", shown)
-    assert on_a_terminal(*mix, "-o", "c.png", "-q") == b""
+    assert on_a_terminal(*mix, "-o", "c.png", "-q")[1] == b""
     assert data("b.png") == data("c.png")

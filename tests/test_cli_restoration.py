@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command, picture
+from conftest import Command, on_a_terminal, picture
 from PIL import Image
 from PIL.ExifTags import Base
 
@@ -231,25 +227,11 @@ def test_the_smallest_picture_there_is(run: Command) -> None:
 
 def test_a_terminal_sees_how_far_it_is(networks: dict[str, str], here: Path) -> None:
     picture((200, 160)).save("a.png")
-    screen, stderr = pty.openpty()
-    command = [
-        *(sys.executable, "-m", "pmavae_cli", "denoise", "a.png", "-o", "b.png", "--sigma", "10"),
+    out, shown = on_a_terminal(
+        *("denoise", "a.png", "-o", "b.png", "--sigma", "10"),
         *("--tile", "64", "--weights", networks["denoise"]),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
-    os.close(stderr)
-    shown = b""
-    while True:
-        try:
-            part = os.read(screen, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        shown += part
-    out, _ = process.communicate()
-    os.close(screen)
-    assert process.returncode == 0 and out == b"b.png\n"
+    )
+    assert out == b"b.png\n"
     assert b"a.png" in shown and b"100%" in shown and b"0:00:0" in shown
 
 

@@ -7,6 +7,7 @@ each with its weight.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,38 @@ SWD_PATCH = 5
 SWD_PROJECTIONS = 16  # of each kind
 SWD_POSITIONS = 1024  # patches drawn per picture and scale
 STROKE_FLOOR = 0.02  # of a picture's range: what varies less is flat
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a picture in a style, or in a mixture of styles, would have."""
+
+    grams: list[Tensor]  # a layer each
+    moments: list[Tensor]
+    pictures: list[tuple[list[Tensor], float]]  # `octaves` of the styles, and their weights
+
+    @classmethod
+    def of(cls, styles: Sequence[tuple[Tensor, Sequence[Tensor], float]]) -> Wanted:
+        """Of pictures (B, 3, h, w), each with its feature maps and its weight; the weights sum to 1."""
+        layers = range(len(styles[0][1]))
+        return cls(
+            [torch.stack([weight * gram(maps[i]) for _, maps, weight in styles]).sum(0) for i in layers],
+            [torch.stack([weight * moments(maps[i]) for _, maps, weight in styles]).sum(0) for i in layers],
+            [(octaves(picture), weight) for picture, _, weight in styles],
+        )
+
+
+def style_distances(
+    picture: Tensor, maps: Sequence[Tensor], wanted: Wanted, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """The four distances of a picture (B, 3, H, W) with these feature maps to a style, by name."""
+    whole, strokes = sliced_wasserstein(picture, wanted.pictures, generator)
+    return {
+        "gram": gram_distance(maps, wanted.grams),
+        "moments": moment_distance(maps, wanted.moments),
+        "wasserstein": whole,
+        "strokes": strokes,
+    }
 
 
 def _relative(difference: Tensor, reference: Tensor) -> Tensor:

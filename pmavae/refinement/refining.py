@@ -3,49 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmavae.refinement.distances import (
-    content_distance,
-    gram,
-    gram_distance,
-    moment_distance,
-    moments,
-    octaves,
-    sliced_wasserstein,
-)
+from pmavae.refinement.distances import Wanted, content_distance, style_distances
 from pmavae.refinement.features import FeatureNetwork
 from pmavae.restoration.tiles import fast_dtype
 
-# Weights of the distances; docs/style.md tells what else was tried.
-GRAM, MOMENTS, WASSERSTEIN, STROKES, CONTENT = 1.5, 1.0, 15.0, 6.0, 0.6
+# Weights of the distances to the styles and to the content; docs/style.md tells what else was tried.
+STYLE = {"gram": 1.5, "moments": 1.0, "wasserstein": 15.0, "strokes": 6.0}
+CONTENT = 0.6
 MASSES = 6.0  # of how far light and dark move from where they were …
 MASS = 8  # … in squares of so many px: what is a face or a tower from afar
-OCTAVES = (1, 2, 4, 8)  # px of what is moved at once: broad washes and fine strokes side by side …
-CHROMA = (
-    0.1,
-    0.15,
-    0.4,
-    1.0,
-)  # … and how fast their hue moves beside their light: paint has no coloured noise
+# What is moved at once: squares of so many px, so that broad washes and fine strokes go side by side …
+OCTAVES = (1, 2, 4, 8)
+# … and how fast their hue goes beside their light: paint has no coloured noise.
+CHROMA = (0.1, 0.15, 0.4, 1.0)
 RATE = 0.06  # of Adam, on the logit of the pixels; falls to nothing
 EDGE = 0.02  # keeps the logit of black and white finite
 # Where the network's grids of 2 to 16 px lie on the picture, in turns: in one place only, they would show.
 OFFSETS = ((0, 0), (5, 11), (10, 6), (15, 1))
 MARGIN = 16  # px of reflection around the picture, or the network's zeros beyond the border paint a frame
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The statistics of the styles, a layer each, and the pictures themselves."""
-
-    grams: list[Tensor]
-    moments: list[Tensor]
-    pictures: list[tuple[list[Tensor], float]]  # at several scales
 
 
 def refine(
@@ -61,13 +41,18 @@ def refine(
     """Move the pixels of `start` towards the texture of the styles, while they still show the content.
 
     start, content: (1, 3, H, W) in [0, 1]; styles: pictures (1, 3, h, w) of any sizes and their weights,
-    which sum to 1. Gatys' method (arXiv 1508.06576) with a network a hundred times smaller, patches beside
+    which sum to 1. Gatys' method (arXiv 1508.06576) with a network twenty times smaller, patches beside
     the features, and steps in an image pyramid. `on_step` is told the steps done and the loss. The same
     generator gives the same picture.
     """
     with torch.no_grad():
         wanted_content = [_features(network, _framed(content, offset)) for offset in OFFSETS]
-        wanted = _wanted(network, styles)
+        wanted = Wanted.of(
+            [
+                (picture, _features(network, _framed(picture, OFFSETS[0])), weight)
+                for picture, weight in styles
+            ]
+        )
         masses = _masses(start)
     height, width = start.shape[2:]
     logit = torch.logit(start.clamp(EDGE, 1 - EDGE))
@@ -84,12 +69,9 @@ def refine(
             picture = torch.sigmoid(logit + _together(moved, height, width))
             turn = step % len(OFFSETS)
             features = _features(network, _framed(picture, OFFSETS[turn]))
-            whole, strokes = sliced_wasserstein(picture, wanted.pictures, generator)
+            distances = style_distances(picture, features, wanted, generator)
             loss = (
-                GRAM * gram_distance(features, wanted.grams)
-                + MOMENTS * moment_distance(features, wanted.moments)
-                + WASSERSTEIN * whole
-                + STROKES * strokes
+                torch.stack([STYLE[name] * distance for name, distance in distances.items()]).sum()
                 + CONTENT * content_distance(features, wanted_content[turn], network.content_layers)
                 + MASSES * (_masses(picture) - masses).abs().mean()
             )
@@ -118,16 +100,6 @@ def _framed(picture: Tensor, offset: tuple[int, int]) -> Tensor:
     bottom, right = (MARGIN + 16 - by for by in offset)
     mode = "reflect" if min(picture.shape[2:]) > MARGIN + 16 else "replicate"
     return F.pad(picture, (left, right, top, bottom), mode=mode)
-
-
-def _wanted(network: FeatureNetwork, styles: Sequence[tuple[Tensor, float]]) -> Wanted:
-    maps = [(_features(network, _framed(picture, OFFSETS[0])), weight) for picture, weight in styles]
-    layers = range(len(maps[0][0]))
-    return Wanted(
-        grams=[torch.stack([weight * gram(m[i]) for m, weight in maps]).sum(0) for i in layers],
-        moments=[torch.stack([weight * moments(m[i]) for m, weight in maps]).sum(0) for i in layers],
-        pictures=[(octaves(picture), weight) for picture, weight in styles],
-    )
 
 
 def _together(octaves: Sequence[Tensor], height: int, width: int) -> Tensor:

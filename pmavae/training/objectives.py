@@ -11,15 +11,7 @@ from torch import Tensor
 from pmavae.autoencoder import PMAVAE
 from pmavae.encoder import Posterior
 from pmavae.metrics import feature_distance
-from pmavae.refinement.distances import (
-    content_distance,
-    gram,
-    gram_distance,
-    moment_distance,
-    moments,
-    octaves,
-    sliced_wasserstein,
-)
+from pmavae.refinement.distances import Wanted, content_distance, style_distances
 from pmavae.style import join_style, mix_style, split_style
 from pmavae.training.config import LossConfig, PaintConfig
 from pmavae.training.grid import grid_share
@@ -145,12 +137,9 @@ def repainting(
         features, content_features, style_features = (
             [f.float() for f in maps] for maps in (features, content_features, style_features)
         )
-        whole, strokes = sliced_wasserstein(output.float(), [(octaves(styles), 1.0)], draws.on_cpu)
+        wanted = Wanted.of([(styles, style_features, 1.0)])
         parts = {
-            "gram": gram_distance(features, [gram(x) for x in style_features]),
-            "moments": moment_distance(features, [moments(x) for x in style_features]),
-            "wasserstein": whole,
-            "strokes": strokes,
+            **style_distances(output.float(), features, wanted, draws.on_cpu),
             "content": content_distance(features, content_features, network.content_layers),
             "grid": grid_share(output),
         }
