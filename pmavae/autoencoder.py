@@ -16,6 +16,7 @@ from pmavae.decoder import Decoder
 from pmavae.encoder import Encoder, Posterior
 from pmavae.errors import ImageError, WeightsError
 from pmavae.latents import Latents, expected_shapes, padded
+from pmavae.refinement.config import TASK as FEATURES
 from pmavae.weights import fill, load_weights, resolve_weights, save_folder
 
 Picture = Tensor | Image.Image | np.ndarray[Any, Any]
@@ -120,10 +121,9 @@ class PMAVAE(nn.Module):
         path, entry = resolve_weights(name_or_path)
         loaded = load_weights(path, entry)
         if not isinstance(loaded.config, ModelConfig):
-            raise WeightsError(
-                f"{path} has weights of the task {loaded.config.task}, which are no autoencoder: "
-                f"use them with pmavae {loaded.config.task}"
-            )
+            task = loaded.config.task
+            remedy = "name those of one" if task == FEATURES else f"use them with pmavae {task}"
+            raise WeightsError(f"{path} has weights of the task {task}, which are no autoencoder: {remedy}")
         model = cls(loaded.config)
         fill(model, loaded, path)
         return model

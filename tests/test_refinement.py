@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pmavae.autoencoder import to_tensor
+from pmavae.autoencoder import PMAVAE, to_tensor
 from pmavae.errors import WeightsError
 from pmavae.pixels import to_pixels
 from pmavae.refinement.config import LITE0
@@ -88,6 +88,11 @@ def test_other_weights_are_no_feature_network(tmp_path, monkeypatch, network):
     save_weights(tmp_path / "x", {**network.state_dict(), "more": torch.zeros(1)}, LITE0, "x")
     with pytest.raises(WeightsError, match="does not fit preset efficientnet-lite0"):
         FeatureNetwork.from_pretrained()
+
+
+def test_the_network_is_no_autoencoder():
+    with pytest.raises(WeightsError, match="task features, which are no autoencoder: name those of one"):
+        PMAVAE.from_pretrained("features-lite0")
 
 
 def test_painting_comes_nearer_to_the_style_and_keeps_the_content(network, ridge, night):
