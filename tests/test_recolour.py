@@ -12,7 +12,7 @@ from PIL import ImageFont
 from pmavae import PMAVAE, PRESETS, recolour
 from pmavae.contact_sheet import CELL_SIDE, Heading, contact_sheet, shortened
 from pmavae.recolour import with_chroma_of, with_detail_of, without_chroma
-from pmavae.repaint import decoded, repaint
+from pmavae.repaint import Keep, decoded, repaint
 
 pictures = arrays(np.uint8, (20, 17, 3))
 
@@ -91,19 +91,18 @@ def model():
 def test_repainting(model):
     content, style = model.encode(picture()), model.encode(picture((64, 64), 3)).z_style
     plain = decoded(model, content)
-    for keep in ({}, {"preserve_color": True}, {"preserve_detail": 1.0}):
-        assert np.array_equal(repaint(model, content, [(style, 1.0)], 0.0, **keep), plain)
-    painted = repaint(model, content, [(style, 1.0)])
+    styles = [(style, 1.0)]
+    for keep in (None, Keep(color=True), Keep(detail=1.0)):
+        assert np.array_equal(repaint(model, content, styles, 0.0, keep), plain)
+    painted = repaint(model, content, styles)
     assert np.abs(painted.astype(float) - plain).mean() > 1
-    coloured = repaint(model, content, [(style, 1.0)], preserve_color=True, preserve_detail=0.5)
-    given_plain = repaint(
-        model, content, [(style, 1.0)], preserve_color=True, preserve_detail=0.5, plain=plain
-    )
-    assert np.array_equal(coloured, given_plain)
+    both = Keep(color=True, detail=0.5)
+    coloured = repaint(model, content, styles, keep=both)
+    assert np.array_equal(coloured, repaint(model, content, styles, keep=both, plain=plain))
     assert np.array_equal(
-        repaint(model, content, [(style, 1.0)], preserve_color=True), with_chroma_of(painted, plain)
+        repaint(model, content, styles, keep=Keep(color=True)), with_chroma_of(painted, plain)
     )
-    grey = repaint(model, content, [(style, 1.0)], preserve_color=True, grey=True)
+    grey = repaint(model, content, styles, keep=Keep(color=True, grey=True))
     assert np.array_equal(grey, without_chroma(painted))
     assert (grey[..., :1] == grey).all()
 
