@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import click
 import pluggy
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,17 @@ ENTRY_POINT_GROUP = "pmavae.plugins"
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-class PictureType(click.ParamType):
+class _FileType(click.ParamType):
+    """A parameter that a shell completes with the names of files."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[Any]]:
+        """Whatever files the shell finds."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+class PictureType(_FileType):
     """A parameter that names one more picture or latent file.
 
     `transform` gets its latents, not its path. The file is read once, before any input, so a
@@ -64,7 +75,7 @@ class PictureType(click.ParamType):
 PICTURE = PictureType()
 
 
-class MaskType(click.ParamType):
+class MaskType(_FileType):
     """A parameter that names a picture which says where in the input a task works.
 
     `transform` gets its greys, (H, W) uint8, upright, at the size of the file: white is everything, black
@@ -93,7 +104,7 @@ class WeightedPath(NamedTuple):
     weight: float
 
 
-class StyleType(click.ParamType):
+class StyleType(_FileType):
     """A parameter that names a style, or a folder of styles, and what weight it has: PATH or PATH:WEIGHT.
 
     A style is a picture, a latent file or a style file. `transform` gets a tuple of Weighted, one for each

@@ -6,6 +6,7 @@ is given this form as soon as it is read, so that a detour through a latent file
     mode   "L" for a greyscale picture
     icc    the colour profile
     exif   metadata; the orientation is applied and gone
+    xmp    more of it; its orientation is 1
     alpha  transparency, as a greyscale PNG
 """
 
@@ -19,6 +20,7 @@ from PIL import Image
 
 from pmavae.errors import ImageError
 
+METADATA = frozenset(("exif", "xmp"))  # what --metadata strip leaves out
 HEADER_BUDGET = 900_000  # characters; the header of a latent file ends at 1 MiB
 
 
@@ -62,7 +64,7 @@ def fit_header(carried: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     notes: list[str] = []
     if _size(kept) <= HEADER_BUDGET:
         return kept, notes
-    blobs = [("exif", "EXIF metadata"), ("icc", "colour profile")]
+    blobs = [("exif", "EXIF metadata"), ("xmp", "XMP metadata"), ("icc", "colour profile")]
     for key, what in sorted(blobs, key=lambda blob: -len(kept.get(blob[0], ""))):
         # What fills the header alone goes first: shrinking the transparency could not save it.
         if _size(kept) - len(kept.get("alpha", "")) > HEADER_BUDGET and key in kept:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,15 +43,18 @@ class Console:
     verbose: bool = False
     json: bool = False
     debug: bool = False
+    first: Callable[[], None] = lambda: None  # what has to be said before anything else is
 
     def note(self, message: str) -> None:
         """Something that the user should know; not said with -q."""
         if not self.quiet:
+            self.first()
             say(message)
 
     def detail(self, message: str) -> None:
         """Something that only -v asks for."""
         if self.verbose:
+            self.first()
             say(message)
 
     def result(self, row: dict[str, Any]) -> None:
@@ -71,11 +73,14 @@ class Console:
 
     def failure(self, name: str, task: str, error: Exception) -> None:
         """One input that failed, in one sentence that has its name."""
+        self.first()
         message = one_line(str(error) or type(error).__name__)
         if not message.startswith((f"{name} ", f"{name}:")):
             message = f"{name}: {message}"
         say(message)
         if self.debug:
+            import traceback  # not for every start
+
             traceback.print_exception(error)
         if self.json:
             print_json({"input": name, "task": task, "status": "failed", "error": one_line(message)})

@@ -17,6 +17,7 @@ class Format:
     grey: bool = False
     icc: bool = False
     exif: bool = False
+    xmp: bool = False
     max_side: int = 2**20  # pixels
 
     @property
@@ -25,26 +26,27 @@ class Format:
         return bool(self.pillow)
 
 
-PNG = Format("png", (".png",), "PNG", alpha=True, grey=True, icc=True, exif=True)
+PNG = Format("png", (".png",), "PNG", alpha=True, grey=True, icc=True, exif=True, xmp=True)
 LATENTS = Format("safetensors", (".safetensors",), "")
 FORMATS = (
     PNG,
-    Format("jpg", (".jpg", ".jpeg"), "JPEG", grey=True, icc=True, exif=True, max_side=65_500),
-    Format("webp", (".webp",), "WEBP", alpha=True, icc=True, exif=True, max_side=16_383),
-    Format("tiff", (".tif", ".tiff"), "TIFF", alpha=True, grey=True, icc=True, exif=True),
+    Format("jpg", (".jpg", ".jpeg"), "JPEG", grey=True, icc=True, exif=True, xmp=True, max_side=65_500),
+    Format("webp", (".webp",), "WEBP", alpha=True, icc=True, exif=True, xmp=True, max_side=16_383),
+    Format("tiff", (".tif", ".tiff"), "TIFF", alpha=True, grey=True, icc=True, exif=True, xmp=True),
+    Format("avif", (".avif",), "AVIF", alpha=True, icc=True, exif=True, xmp=True, max_side=65_536),
     Format("bmp", (".bmp",), "BMP", grey=True),
     LATENTS,
 )
 
 # Every other reader of Pillow stays shut: some run other programs, many are rarely fuzzed.
-READABLE = tuple(f.pillow for f in FORMATS if f.is_image)
-READABLE_NAMES = "JPEG, PNG, WebP, TIFF or BMP"
+READABLE = (*(f.pillow for f in FORMATS if f.is_image), "GIF")
+READABLE_NAMES = "JPEG, PNG, WebP, TIFF, AVIF, BMP or GIF"
 
 _BY_SUFFIX = {suffix: f for f in FORMATS for suffix in f.suffixes}
 FORMAT_NAMES = tuple(suffix[1:] for suffix in _BY_SUFFIX)
-SUFFIXES = frozenset(_BY_SUFFIX)
+SUFFIXES = frozenset(_BY_SUFFIX) | {".gif"}  # 256 colours are enough to read, not to write
 
-_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"RIFF")
+_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"RIFF", b"GIF8")
 
 
 def format_of(path: Path) -> Format | None:
@@ -59,4 +61,4 @@ def format_named(name: str) -> Format:
 
 def starts_like_a_picture(first_bytes: bytes) -> bool:
     """Whether a file that cannot be opened was meant to be a picture, and so is damaged."""
-    return first_bytes.startswith(_SIGNATURES)
+    return first_bytes.startswith(_SIGNATURES) or first_bytes[4:12] == b"ftypavif"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pmavae.errors import PMAVAEError
 from pmavae_cli.api import WeightedPath
+from pmavae_cli.folder_tree import files_below, is_file
 from pmavae_cli.formats import SUFFIXES
 
 STDIN = "-"
@@ -27,6 +28,7 @@ class Source:
 
     name: str  # what messages call it
     path: Path | None  # None for stdin
+    folder: Path = field(default=Path(), kw_only=True)  # where it lies below the folder that was named
 
     @property
     def stem(self) -> str:
@@ -55,21 +57,29 @@ class Inputs:
     many: bool = False  # even where a folder or glob happens to give one file
 
 
-def find_inputs(arguments: Sequence[str], own_outputs: Callable[[Path], Iterable[Path]]) -> Inputs:
+def find_inputs(
+    arguments: Sequence[str],
+    own_outputs: Callable[[Path], Iterable[Path]],
+    *,
+    recursive: bool = False,
+    output: Path | None = None,
+) -> Inputs:
     """Expand arguments in their order; an argument that gives nothing becomes a failure.
 
     `own_outputs` gives the files that a run would write beside a file: in a folder these are
     left out, so that a second run does not take the results of the first for new pictures.
+    recursive: a folder also stands for those below it, but not for the folder `output`.
     """
     inputs = Inputs(many=len(arguments) > 1)
     for argument in arguments:
         try:
-            found, is_group = _expand(argument, own_outputs)
+            found = _expand(argument, own_outputs, _Tree(output) if recursive else None)
         except InputError as error:
             inputs.failures.append((argument, error))
         else:
-            inputs.sources += found
-            inputs.many |= is_group
+            inputs.sources += found.sources
+            inputs.failures += found.failures
+            inputs.many |= found.many
     return inputs
 
 
@@ -86,32 +96,65 @@ def single_input(argument: str, what: str, mask: bool = False) -> Source:
 
 def style_inputs(argument: WeightedPath) -> tuple[StyleSource, ...]:
     """The files that a STYLE names; those of a folder share its weight."""
-    found, _ = _expand(argument.path, lambda path: ())
+    found = _expand(argument.path, lambda path: ()).sources
     return tuple(StyleSource(source.name, source.path, argument.weight / len(found)) for source in found)
 
 
-def _expand(argument: str, own_outputs: Callable[[Path], Iterable[Path]]) -> tuple[list[Source], bool]:
-    """The files of an argument, and whether it names a group of files."""
+@dataclass
+class _Tree:
+    """A search that goes into sub-folders."""
+
+    output: Path | None
+    folders: dict[Path, Path] = field(default_factory=dict)  # of each file, below the folder it was found in
+    failures: list[tuple[str, InputError]] = field(default_factory=list)
+
+    def files(self, root: Path) -> list[Path]:
+        """The files below a folder that were not found before."""
+        found, unread = files_below(root, _is_candidate, self.output)
+        self.failures += [(str(folder), _cannot_be_read(folder, reason)) for folder, reason in unread]
+        new = [path for path in found if path not in self.folders]
+        self.folders |= {path: path.parent.relative_to(root) for path in new}
+        return new
+
+
+def _expand(
+    argument: str, own_outputs: Callable[[Path], Iterable[Path]], tree: _Tree | None = None
+) -> Inputs:
+    """The files of an argument; many where it names a group of files."""
     if argument == STDIN:
-        return [Source("stdin", None)], False
+        return Inputs([Source("stdin", None)])
     # A file may well be called "[1].jpg": a pattern is what does not exist.
     if glob.has_magic(argument) and not os.path.lexists(argument):
-        matches = map(Path, glob.iglob(argument, recursive=True))  # noqa: PTH207, absolute patterns too
-        files = [path for path in matches if not path.is_dir()]
+        matches = sorted(map(Path, glob.iglob(argument, recursive=True)))  # noqa: PTH207, absolute patterns too
+        files = [file for path in matches if tree and path.is_dir() for file in tree.files(path)]
+        met = set(files)
+        files += [path for path in matches if not path.is_dir() and path not in met]
         if not files:
             raise InputError(f"{argument} matches no file: check the pattern")
     elif stat.S_ISDIR(_mode(argument)):
-        try:
-            files = [path for path in Path(argument).iterdir() if _is_candidate(path)]
-        except OSError as reason:
-            raise InputError(f"{argument} cannot be read: {reason.strerror}") from None
+        files = tree.files(Path(argument)) if tree else _files_in(Path(argument))
         written = {output for path in files for output in own_outputs(path)}
         files = [path for path in files if path not in written]
-        if not files:
+        if not files and not (tree and tree.failures):
             raise InputError(f"{argument} has no pictures or latent files in it: name another folder")
     else:
-        return [Source(argument, Path(argument))], False
-    return [Source(str(path), path) for path in sorted(files, key=_natural)], True
+        return Inputs([Source(argument, Path(argument))])
+    below = tree.folders if tree else {}
+    # Every machine that shares a folder has to find one order, so names that sort alike are told apart.
+    files.sort(key=lambda path: (_natural(path), str(path)))
+    sources = [Source(str(path), path, folder=below.get(path, Path())) for path in files]
+    return Inputs(sources, tree.failures if tree else [], many=True)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if _is_candidate(path)]
+    except OSError as reason:
+        raise _cannot_be_read(folder, reason) from None
+
+
+def _cannot_be_read(folder: Path, reason: OSError) -> InputError:
+    return InputError(f"{folder} cannot be read: {reason.strerror}; leave it out, or change its permissions")
 
 
 def _mode(argument: str) -> int:
@@ -126,7 +169,7 @@ def _mode(argument: str) -> int:
 
 
 def _is_candidate(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and is_file(path)
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -13,11 +12,13 @@ import click
 from pmavae import __version__
 from pmavae.errors import PMAVAEError
 from pmavae_cli.commands.bench import bench
+from pmavae_cli.commands.compare import compare
+from pmavae_cli.commands.completion import completion
 from pmavae_cli.commands.info import info
 from pmavae_cli.commands.plugins import plugins
 from pmavae_cli.commands.train import train
 from pmavae_cli.console import say
-from pmavae_cli.plugin_manager import Registry, load_plugins
+from pmavae_cli.plugin_manager import Registry, find_plugins, load_plugins
 from pmavae_cli.task_command import task_command
 
 EPILOG = "pmavae COMMAND --help tells more. Tasks chain through latent files (.safetensors)."
@@ -34,7 +35,7 @@ class Commands(click.Group):
             context_settings={"help_option_names": ["-h", "--help"]},
         )
         self._tasks = [task_command(task) for task in registry.tasks.values()]
-        self._others: list[click.Command] = [train, bench, info, plugins]
+        self._others: list[click.Command] = [train, bench, compare, info, plugins, completion]
         for command in (*self._tasks, *self._others):
             self.add_command(command)
 
@@ -68,10 +69,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     try:
-        registry = load_plugins()
+        # That command tells what is wrong with the plugins, and works whatever is.
+        about_plugins = arguments[:1] == ["plugins"]
+        registry = find_plugins() if about_plugins else load_plugins()
         # A shell that asks for completions shows stderr in the middle of what is being typed.
-        if arguments[:1] != ["plugins"] and "_PMAVAE_COMPLETE" not in os.environ:
-            _report(registry)
+        completes = arguments[:1] == ["completion"] or "_PMAVAE_COMPLETE" in os.environ
+        if not about_plugins and not completes:
+            for complaint in registry.complaints:
+                say(complaint)
         status = build_cli(registry).main(arguments, prog_name="pmavae", standalone_mode=False, obj=registry)
         return int(status or 0)
     except click.ClickException as error:
@@ -93,12 +98,8 @@ def _main(arguments: list[str]) -> int:
 def _failed(arguments: list[str], message: str, error: Exception) -> int:
     # Not from the parsed options: the error may be older than these.
     if "--debug" in arguments:
+        import traceback  # not for every start
+
         traceback.print_exception(error)
     say(message)
     return 1
-
-
-def _report(registry: Registry) -> None:
-    for plugin in registry.plugins:
-        for error in plugin.errors:
-            say(f"plugin {plugin.name} ({plugin.origin} {plugin.version}) is broken and skipped: {error}")

@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from pmavae.presets import PRESETS
 from pmavae_cli.formats import FORMAT_NAMES
 
+# Completed by a shell, and not checked: what a path stands for is found out when all are known.
+ANY_FILE = click.Path(readable=False)
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several parts that together are the whole."""
+
+    part: int  # from 1
+    parts: int
+
+    def of(self, whole: Sequence[_Item]) -> list[_Item]:
+        """Every N-th item, so that a folder's slow and quick pictures are spread over the parts."""
+        return list(whole[self.part - 1 :: self.parts])
+
+
+class ShardType(click.ParamType):
+    """I/N, the I-th of N parts."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
+        if isinstance(value, Shard):
+            return value
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", value)
+        shard = Shard(*map(int, found.groups())) if found else Shard(0, 0)
+        if not 1 <= shard.part <= shard.parts:
+            self.fail(f"{value!r} is not I/N with I from 1 to N: write 1/4, say, for a quarter.", param, ctx)
+        return shard
+
+
 COMMON_OPTIONS = (
     click.Option(
         ["-o", "--output"],
+        type=ANY_FILE,
         metavar="PATH",
         help="File, folder (existing, or ending in /) or - for stdout. Default: a new file beside the input.",
     ),
+    click.Option(
+        ["-r", "--recursive"], is_flag=True, help="Take folders with the folders in them; -o keeps these."
+    ),
+    click.Option(
+        ["--shard"], type=ShardType(), help="Do only the I-th of N parts of the inputs, as in job arrays."
+    ),
+    click.Option(["--fail-fast"], is_flag=True, help="End at the first input that fails."),
     click.Option(["--overwrite"], is_flag=True, help="Replace outputs that exist."),
     click.Option(["--skip-existing"], is_flag=True, help="Leave outputs that exist, and do the rest."),
     click.Option(
@@ -28,7 +72,14 @@ COMMON_OPTIONS = (
         type=click.IntRange(1, 100),
         default=95,
         show_default=True,
-        help="Of JPEG and WebP files.",
+        help="Of JPEG, WebP and AVIF files.",
+    ),
+    click.Option(
+        ["--metadata"],
+        type=click.Choice(["keep", "strip"]),
+        default="keep",
+        show_default=True,
+        help="Whether EXIF and XMP go to the output; colour profiles always do.",
     ),
     click.Option(
         ["--dtype"],
@@ -41,7 +92,8 @@ COMMON_OPTIONS = (
         ["--preset"], type=click.Choice(list(PRESETS)), default="tiny", show_default=True, help="Model size."
     ),
     click.Option(
-        ["--weights"],
+        ["--weights", "--model-weights", "weights"],
+        type=ANY_FILE,
         metavar="NAME|PATH",
         help="Weights by id, or a file, or a folder. Default: those of the preset.",
     ),
@@ -70,6 +122,19 @@ COMMON_OPTIONS = (
 )
 
 
+def common_options(own: Sequence[click.Parameter]) -> tuple[click.Option, ...]:
+    """COMMON_OPTIONS beside a task's own: one called --weights, of a mixture say, takes that name."""
+    if not any("--weights" in param.opts for param in own):
+        return COMMON_OPTIONS
+    return tuple(_named_for_the_model(o) if o.name == "weights" else o for o in COMMON_OPTIONS)
+
+
+def _named_for_the_model(weights: click.Option) -> click.Option:
+    renamed = copy(weights)
+    renamed.opts = ["--model-weights"]
+    return renamed
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """The values of COMMON_OPTIONS."""
@@ -77,8 +142,12 @@ class RunOptions:
     output: str | None = None
     overwrite: bool = False
     skip_existing: bool = False
+    recursive: bool = False
+    shard: Shard | None = None
+    fail_fast: bool = False
     format: str | None = None
     quality: int = 95
+    metadata: str = "keep"
     dtype: str = "float16"
     preset: str = "tiny"
     preset_given: bool = False  # on the command line, so that other weights contradict it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from pmavae.config import MIN_SIZE
 from pmavae.errors import ImageError
 from pmavae.picture_files import TURNS, UNREADABLE
 from pmavae_cli.carried import pack, pack_alpha, unpack_alpha
+from pmavae_cli.colour import is_sound, to_srgb
 from pmavae_cli.formats import READABLE, READABLE_NAMES, starts_like_a_picture
 
 _GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"})
@@ -40,6 +42,10 @@ _DESCRIPTION = frozenset(
         Base.Artist,
         Base.HostComputer,
     )
+)
+_XMP_ORIENTATION = (
+    re.compile(rb"(tiff:Orientation\s*=\s*[\"'])[1-8]([\"'])"),
+    re.compile(rb"(<tiff:Orientation>\s*)[1-8](\s*<)"),
 )
 _OTHER_METADATA = frozenset((700, 33723, 34377, 34675))  # XMP, IPTC, Photoshop and ICC in a TIFF file
 
@@ -111,6 +117,7 @@ def _convert(image: Image.Image, name: str) -> Picture:
     tables = getattr(image, "quantization", None)
     profile: bytes = image.info.get("icc_profile") or b""
     orientation, exif = _metadata(image)
+    xmp = _xmp(image)
     if orientation in TURNS:
         image = image.transpose(TURNS[orientation])
     if image.mode.startswith("I"):
@@ -123,10 +130,19 @@ def _convert(image: Image.Image, name: str) -> Picture:
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         carried["alpha"] = pack_alpha(image.getchannel("A"))
-    if profile[16:20] in (b"RGB ", b"GRAY"):
-        carried["icc"] = pack(profile)
+    # A profile of greys describes greys only, one of colours only colours.
+    grey = carried.get("mode") == "L"
+    image = image.convert("L" if grey and profile[16:20] == b"GRAY" else "RGB")
+    if profile[16:20] == (b"GRAY" if image.mode == "L" else b"RGB "):
+        if is_sound(profile, image.mode):
+            carried["icc"] = pack(profile)
+            image = to_srgb(image, profile)
+        else:
+            notes.append("its colour profile is damaged and is left out")
     if exif:
         carried["exif"] = pack(exif)
+    if xmp:
+        carried["xmp"] = pack(xmp)
     return Picture(image.convert("RGB"), carried, tuple(notes), tables or None)
 
 
@@ -148,6 +164,15 @@ def _from_cmyk(image: Image.Image, profile: bytes) -> Image.Image:
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass
     return image.convert("RGB")
+
+
+def _xmp(image: Image.Image) -> bytes:
+    """The XMP packet, which says as well that the picture is upright."""
+    found = image.info.get("xmp") or b""
+    packet: bytes = found.encode() if isinstance(found, str) else bytes(found)
+    for pattern in _XMP_ORIENTATION:
+        packet = pattern.sub(rb"\g<1>1\g<2>", packet)
+    return packet
 
 
 def _metadata(image: Image.Image) -> tuple[int, bytes]:

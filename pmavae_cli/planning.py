@@ -6,81 +6,26 @@ A refusal here has touched nothing.
 from __future__ import annotations
 
 import os
-import stat
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
 
 import click
 
-from pmavae.errors import PMAVAEError
 from pmavae_cli.api import Task
-from pmavae_cli.console import say
-from pmavae_cli.formats import FORMAT_NAMES, LATENTS, PNG, Format, format_named, format_of
-from pmavae_cli.inputs import STDIN, InputError, Source, find_inputs
+from pmavae_cli.formats import format_of
+from pmavae_cli.inputs import STDIN, Source, find_inputs
+from pmavae_cli.jobs import STDOUT, Job, Output, Plan, Refused
+from pmavae_cli.naming import Naming
 from pmavae_cli.options import RunOptions
-
-STDOUT = "-"
-
-
-class Refused(click.ClickException):
-    """A run that would overwrite or mix up files; wrong usage."""
-
-    exit_code = 2
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """One line, without the usage."""
-        say(self.format_message())
-
-
-class OutputError(PMAVAEError):
-    """An output that cannot be written."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """One file to write."""
-
-    path: Path | None  # None for stdout
-    format: Format
-    exists: bool = False  # and is to be left as it is
-
-    @property
-    def name(self) -> str:
-        """What messages and results call it."""
-        return str(self.path) if self.path else STDOUT
-
-
-@dataclass(frozen=True)
-class Job:
-    """One input and its outputs, in the order of the task's results."""
-
-    source: Source
-    outputs: tuple[Output, ...]
-    gathered: tuple[Source, ...] = ()  # all inputs, where they become these outputs together
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        more = len(self.gathered) - 1
-        return f"{self.source.name} and {more} more" if more > 0 else self.source.name
-
-    @property
-    def named(self) -> dict[str, str | list[str]]:
-        """What rows of results call it."""
-        if self.gathered:
-            return {"inputs": [source.name for source in self.gathered]}
-        return {"input": self.source.name}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that a run will do, and the arguments that it cannot do."""
-
-    jobs: list[Job]
-    failures: list[tuple[str, InputError]]
+from pmavae_cli.plan_checks import (
+    check_folders,
+    check_space,
+    mark_existing,
+    refuse_collisions,
+    refuse_folders,
+    refuse_long_name,
+    refuse_pictures,
+)
 
 
 def make_plan(
@@ -92,23 +37,29 @@ def make_plan(
     *,
     style: bool = False,
     gathers: bool = False,
+    scale: int = 1,
 ) -> Plan:
     """Name every output and check it.
 
     count: how many outputs an input has. others: further files that are read, such as a style.
-    style: outputs are styles. gathers: all inputs have these outputs together.
-    Raises Refused or a click.UsageError for wrong usage, OutputError for a folder that cannot be
-    written to.
+    style: outputs are styles. gathers: all inputs have these outputs together. scale: how many times as
+    wide and high as its input an output is.
+    Raises Refused or a click.UsageError for what cannot be done, whatever the pictures are.
     """
     if options.output == "":
         raise click.UsageError("-o has an empty name.")
     if options.overwrite and options.skip_existing:
         raise click.UsageError("--overwrite and --skip-existing exclude each other.")
-    naming = _Naming(task, count, options, style)
+    if options.shard and gathers:
+        raise click.UsageError(f"--shard parts the inputs, and {task.name} makes one output of them all.")
+    if options.output:
+        refuse_long_name(Path(options.output))
+    naming = Naming(task, count, options, style)
     beside = options.output is None and not gathers
     folder: Path | None = None
     own = naming.beside if beside else lambda path: naming.gathered() if gathers else ()
-    inputs = find_inputs(arguments, own)
+    named = Path(options.output) if options.output not in (None, STDOUT) else None
+    inputs = find_inputs(arguments, own, recursive=options.recursive, output=named)
     sources = inputs.sources
     if sum(source.path is None for source in [*sources, *others]) > 1:
         raise click.UsageError(f"{STDIN} (stdin) can be read only once.")
@@ -129,75 +80,28 @@ def make_plan(
     else:
         jobs = [Job(s, naming.outputs(naming.as_given(Path(options.output)))) for s in sources]
     if style:
-        _refuse_pictures(jobs)
-    _refuse_collisions(jobs, [*sources, *others])
+        refuse_pictures(jobs)
+    for path in (output.path for job in jobs for output in job.outputs if output.path):
+        refuse_long_name(path)
+    refuse_collisions(jobs, [*sources, *others, *_weights(options)])
+    failures = inputs.failures
+    if options.shard:  # only now, as two shards must not collide either
+        jobs, failures = options.shard.of(jobs), options.shard.of(failures)
+    refuse_folders(jobs)
     if not options.overwrite:
-        jobs = _mark_existing(jobs, options.skip_existing)
-    _check_folders(jobs, may_make=folder is not None)
-    return Plan(jobs, inputs.failures)
+        jobs = mark_existing(jobs, options.skip_existing)
+    check_folders(jobs, may_make=folder is not None)
+    if not style and not gathers:
+        check_space(jobs, scale, options)
+    return Plan(jobs, failures)
 
 
-@dataclass(frozen=True)
-class _Naming:
-    """The names of outputs."""
-
-    task: Task
-    count: int
-    options: RunOptions
-    style: bool
-
-    @property
-    def _format(self) -> Format:
-        """Where no file name says it."""
-        if self.options.format:
-            return format_named(self.options.format)
-        return LATENTS if self.style or self.task.writes == "latents" else PNG
-
-    @property
-    def _suffix(self) -> str:
-        return f".{self.options.format}" if self.options.format else self._format.suffixes[0]
-
-    def stdout(self, sources: int) -> Output:
-        if sources * self.count > 1:
-            raise click.UsageError(f"-o {STDOUT} (stdout) can hold one output only.")
-        if self.options.json:
-            raise click.UsageError("--json cannot share stdout with a picture: give -o FILE.")
-        if sys.stdout.isatty():
-            raise click.UsageError("stdout is a terminal: redirect it, or give -o FILE.")
-        return Output(None, self._format)
-
-    def beside(self, path: Path) -> list[Path]:
-        # "photo.safetensors" is the photo's latents; what else a task makes of it has the task's name.
-        plain = self._format is LATENTS and self.task.writes == "latents"
-        name = "style" if self.style else self.task.name
-        stem = path.stem if plain and not self.style else f"{path.stem}.{name}"
-        return self._numbered(path.with_name(stem + self._suffix))
-
-    def gathered(self, folder: Path = Path()) -> list[Path]:
-        return self._numbered(folder / (self.task.name + self._suffix))
-
-    def inside(self, folder: Path, source: Source) -> list[Path]:
-        return self._numbered(folder / (source.stem + self._suffix))
-
-    def as_given(self, path: Path) -> list[Path]:
-        found = format_of(path)
-        if found is None and self.options.format is None:
-            known = ", ".join(f".{name}" for name in FORMAT_NAMES)
-            raise click.UsageError(f"{path} has none of the suffixes {known}: add one, or give --format.")
-        if found and self.options.format and found is not self._format:
-            raise click.UsageError(f"--format {self.options.format} contradicts the name {path}.")
-        return self._numbered(path)
-
-    def _numbered(self, path: Path) -> list[Path]:
-        if self.count == 1:
-            return [path]
-        return [path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(1, self.count + 1)]
-
-    def outputs(self, paths: list[Path]) -> tuple[Output, ...]:
-        return tuple(Output(path, format_of(path) or self._format) for path in paths)
+def _weights(options: RunOptions) -> list[Source]:
+    """The weights, where they are a file, which then is read as well."""
+    return [Source(options.weights, Path(options.weights))] if options.weights else []
 
 
-def _gathered_outputs(naming: _Naming, output: str | None) -> tuple[tuple[Output, ...], Path | None]:
+def _gathered_outputs(naming: Naming, output: str | None) -> tuple[tuple[Output, ...], Path | None]:
     """The outputs that all inputs have together, and the folder that may be made for them."""
     if output == STDOUT:
         return (naming.stdout(1),), None
@@ -217,81 +121,3 @@ def _is_folder(output: str, many: bool) -> bool:
     except OSError:
         return False
     return many and format_of(Path(output)) is None
-
-
-def _refuse_pictures(jobs: list[Job]) -> None:
-    for output in (output for job in jobs for output in job.outputs):
-        if output.format.is_image:
-            raise click.UsageError(
-                f"{output.name} would be a {output.format.name} picture, which cannot hold a style: "
-                "name a .safetensors file."
-            )
-
-
-def _refuse_collisions(jobs: list[Job], sources: list[Source]) -> None:
-    read = {_identity(source.path): source.name for source in sources if source.path}
-    makers: dict[str, Job] = {}
-    for job in jobs:
-        for output in job.outputs:
-            if output.path is None or _is_device(output.path):
-                continue
-            identity = _identity(output.path)
-            if identity and (name := read.get(identity)):
-                raise Refused(f"{output.path} would replace the input {name}: give another -o")
-            first = makers.setdefault(os.path.realpath(output.path), job)
-            if first is not job:
-                raise Refused(
-                    f"{first.source.name} and {job.source.name} would both become {output.path}: "
-                    "rename one, or run them apart"
-                )
-
-
-def _mark_existing(jobs: list[Job], skip: bool) -> list[Job]:
-    existing = [o.path for job in jobs for o in job.outputs if o.path and _is_there(o.path)]
-    if existing and not skip:
-        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
-        raise Refused(
-            f"{existing[0]} exists{more}: use --overwrite to replace it, or --skip-existing to keep it"
-        )
-    kept = set(existing)
-    return [
-        replace(job, outputs=tuple(replace(output, exists=output.path in kept) for output in job.outputs))
-        for job in jobs
-    ]
-
-
-def _check_folders(jobs: list[Job], may_make: bool) -> None:
-    """Fail before hours of work, not after: the folder of every output must take files."""
-    for output in {o.path.parent: o for job in jobs for o in job.outputs if o.path and not o.exists}.values():
-        assert output.path is not None
-        folder = output.path.parent
-        while may_make and not os.path.lexists(folder) and folder != folder.parent:
-            folder = folder.parent
-        if not os.path.lexists(folder):
-            raise OutputError(f"{output.path} cannot be written: there is no folder {folder}; make it first")
-        if not folder.is_dir():
-            raise OutputError(f"{output.path} cannot be written: {folder} is not a folder")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(f"{output.path} cannot be written: no permission for {folder}; give another -o")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """The file itself, whatever links and spellings lead to it; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _is_device(path: Path) -> bool:
-    """Whether writing to the path replaces nothing, as with /dev/null."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return False
-    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
-
-
-def _is_there(path: Path) -> bool:
-    return os.path.lexists(path) and not _is_device(path)

@@ -31,11 +31,14 @@ class LatentResult:
         """Width and height in px."""
         return self.latents.width, self.latents.height
 
+    def converted(self, form: Format) -> LatentResult | PixelResult:
+        """What a file of this format holds; all that takes a model is done here."""
+        if not form.is_image:
+            return self
+        return PixelResult(self.session, to_pixels(self.session.model.decode(self.latents)[0]), self.carried)
+
     def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
-        """The bytes of a file, and a note for all that it cannot hold."""
-        if form.is_image:
-            pixels = to_pixels(self.session.model.decode(self.latents)[0])
-            return render_picture(pixels, self.carried, form, quality)
+        """The bytes of a file, once converted, and a note for all that it cannot hold."""
         return render_latents(self.session, self.latents, self.carried)
 
 
@@ -52,13 +55,17 @@ class PixelResult:
         """Width and height in px."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
-    def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
-        """The bytes of a file, and a note for all that it cannot hold."""
+    def converted(self, form: Format) -> LatentResult | PixelResult:
+        """What a file of this format holds; all that takes a model is done here."""
         if form.is_image:
-            return render_picture(self.pixels, self.carried, form, quality)
+            return self
         latents = self.session.model.encode(self.pixels)
         latents = self.session.as_stored(replace(latents, logvar_base=None, logvar_detail=None))
-        return render_latents(self.session, latents, self.carried)
+        return LatentResult(self.session, latents, self.carried)
+
+    def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
+        """The bytes of a file, once converted, and a note for all that it cannot hold."""
+        return render_picture(self.pixels, self.carried, form, quality)
 
 
 @dataclass(frozen=True)
@@ -73,10 +80,14 @@ class StyleResult:
         """Width and height, in px, of the picture that it is of."""
         return self.style.width, self.style.height
 
-    def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
-        """The bytes of a file; what came with the picture stays with the picture."""
+    def converted(self, form: Format) -> StyleResult:
+        """The style itself; raises LatentsError for a picture."""
         if form.is_image:
             raise LatentsError(f"a {form.name} picture cannot hold a style: name a .safetensors file")
+        return self
+
+    def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
+        """The bytes of a file; what came with the picture stays with the picture."""
         return render_style(self.session, self.style), []
 
 

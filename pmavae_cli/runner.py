@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,18 @@ from pmavae.style_source import fit_side
 from pmavae_cli.api import Context, Named, Task, Weighted
 from pmavae_cli.console import Console
 from pmavae_cli.inputs import InputError, MaskSource, Source, StyleSource
+from pmavae_cli.jobs import Job
 from pmavae_cli.options import RunOptions
-from pmavae_cli.planning import Job
+from pmavae_cli.picture import Picture
 from pmavae_cli.progress import progress_bar
 from pmavae_cli.results import Result, as_result
+from pmavae_cli.saving import Saved, Saver, is_small
 from pmavae_cli.session import LatentsError, Loaded, LoadedPixels, Session
-from pmavae_cli.writing import check_size, write
+from pmavae_cli.writing import check_size
+
+
+class _Ended(Exception):
+    """With --fail-fast, what is begun is not finished; why has been said."""
 
 
 class Runner:
@@ -51,18 +59,47 @@ class Runner:
         for name, value in self.task_options.items():
             self.task_options[name] = self._read(value)
 
-    def run(self, job: Job) -> None:
-        """Do one job."""
-        with self._reporting(job.name):
-            self._do(job)
+    @property
+    def ended(self) -> bool:
+        """Whether something failed after which nothing more is to be done."""
+        return self.failed and self.options.fail_fast
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Do all jobs, up to the first that fails where that ends the run; in a batch, threads read and save.
+
+        While one picture is computed, the next is read and the one before it saved. Of large pictures there
+        is only one at a time, so that memory does not depend on the folder. What is said comes in the order
+        of the jobs.
+        """
+        ahead: Future[Picture | None] | None = None
+        with ThreadPoolExecutor(1) as reader, Saver(self.options) as saver:
+            self.console.first = lambda: self._tell_saved(saver)
+            for job, following in zip_longest(jobs, jobs[1:]):
+                read, ahead = ahead, None
+                if following and is_small(following, self.task.scale(**self.task_options), self.options):
+                    ahead = reader.submit(self.session.read_ahead, following.source)
+                with suppress(_Ended), self._reporting(job.name):
+                    self._do(job, read, saver)
+                if self.options.fail_fast:
+                    self._tell_saved(saver)
+                if self.ended:
+                    break
+            self._tell_saved(saver)
+
+    def _tell_saved(self, saver: Saver) -> None:
+        """Wait for what is being saved, and say how it went."""
+        if job := saver.job:
+            with self._reporting(job.name):
+                for saved in saver.wait():
+                    self._tell(job, saved)
 
     @contextmanager
     def _reporting(self, name: str) -> Iterator[None]:
         """Say what fails in here, and go on."""
         try:
             yield
-        except BrokenPipeError:
-            # Nobody reads the results any more: that ends the run, whatever the file.
+        except (BrokenPipeError, _Ended):
+            # Where nobody reads the results any more, that ends the run, whatever the file.
             raise
         except MemoryError as error:
             self._report(name, _out_of_memory(error))
@@ -84,43 +121,53 @@ class Runner:
         self.failed = True
         self.console.failure(name, self.task.name, error)
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: Job, read: Future[Picture | None] | None, saver: Saver) -> None:
         start = time.perf_counter()
-        for output, result in zip(job.outputs, self._results(job), strict=True):
-            if output.exists:
-                continue
-            data, notes = result.render(output.format, self.options.quality)
-            write(output, data, self.options.overwrite)
-            for note in notes:
-                self.console.note(f"{output.name}: {note}")
-            seconds = time.perf_counter() - start
-            self.console.detail(f"{job.name} → {output.name} in {seconds:.2f} s")
-            width, height = result.size
-            self.console.result(
-                {
-                    **job.named,
-                    "output": output.name,
-                    "task": self.task.name,
-                    "status": "written",
-                    "width": width,
-                    "height": height,
-                    "seconds": round(seconds, 3),
-                }
-            )
+        small = is_small(job, self.task.scale(**self.task_options), self.options)
+        if not small:
+            self._tell_saved(saver)
+        results = self._results(job, read.result() if read else None)
+        pairs = [
+            (output, result) for output, result in zip(job.outputs, results, strict=True) if not output.exists
+        ]
+        if small:
+            converted = [(output, result.converted(output.format)) for output, result in pairs]
+            self._tell_saved(saver)
+            saver.save(job, converted, start)
+            return
+        for output, result in pairs:
+            self._tell(job, saver.save_now(output, result.converted(output.format), start))
 
-    def _results(self, job: Job) -> list[Result]:
+    def _tell(self, job: Job, saved: Saved) -> None:
+        for note in saved.notes:
+            self.console.note(f"{saved.output.name}: {note}")
+        self.console.detail(f"{job.name} → {saved.output.name} in {saved.seconds:.2f} s")
+        width, height = saved.size
+        self.console.result(
+            {
+                **job.named,
+                "output": saved.output.name,
+                "task": self.task.name,
+                "status": "written",
+                "width": width,
+                "height": height,
+                "seconds": round(saved.seconds, 3),
+            }
+        )
+
+    def _results(self, job: Job, ahead: Picture | None) -> list[Result]:
         """What the task makes of one input, or of those it gathers."""
         if self.gathers:
             returned = self._transform(job, self._gathered(job))
             return [as_result(self.session, result, {}, self.task) for result in returned]
         if self.task.takes == "latents":
-            source = self._load(job.source)
+            source = self._load(job.source, ahead)
             grey = source.carried.get("mode") == "L"
             returned = self._transform(job, source.latents, grey=grey, pixels=source.pixels)
             return [
                 as_result(self.session, result, _carried(source, result), self.task) for result in returned
             ]
-        picture = self._load_pixels(job.source)
+        picture = self._load_pixels(job.source, ahead)
         scale = self.task.scale(**self.task_options)
         height, width = (scale * side for side in picture.pixels.shape[:2])
         for output in job.outputs:
@@ -138,18 +185,20 @@ class Runner:
                     found.append(Named(source.stem, self._load(source).latents))
                 else:
                     found.append(Named(source.stem, self._load_pixels(source).pixels))
+            if self.ended:
+                raise _Ended
         if not found:
             raise InputError("none of the inputs can be read")
         return found
 
-    def _load(self, source: Source) -> Loaded:
-        loaded = self.session.load(source, self.side)
+    def _load(self, source: Source, ahead: Picture | None = None) -> Loaded:
+        loaded = self.session.load(source, self.side, ahead)
         if self.makes_style and loaded.pixels is None:
             self._tell_fixed(source)
         return loaded
 
-    def _load_pixels(self, source: Source) -> LoadedPixels:
-        loaded = self.session.load_pixels(source, self.side)
+    def _load_pixels(self, source: Source, ahead: Picture | None = None) -> LoadedPixels:
+        loaded = self.session.load_pixels(source, self.side, ahead)
         if loaded.decoded and not self.told_decoded:
             self.told_decoded = True
             self.console.note(
@@ -210,6 +259,8 @@ class Runner:
             return tuple(map(self._read_style, sources))
         found = []
         for source in sources:
+            if self.ended:
+                break
             with self._reporting(source.name):
                 found.append(self._read_style(source))
         return tuple(found)

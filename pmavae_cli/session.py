@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO, NoReturn
 
 import click
@@ -31,11 +32,15 @@ from pmavae.style_source import fit_side, style_view
 from pmavae.task_models import CODEC_BOUND, TaskModel, load_task_model
 from pmavae.texture.network import TexturePrior
 from pmavae.weights import Manifest, has_weights, weights_folder
+from pmavae_cli.carried import METADATA
 from pmavae_cli.console import Console
 from pmavae_cli.formats import LATENTS, format_of
 from pmavae_cli.inputs import Source
 from pmavae_cli.options import RunOptions
 from pmavae_cli.picture import Picture, read_mask, read_picture
+
+# Reading makes an error of Pillow's warning of too large a picture, and all threads share their warnings.
+_READING = Lock()
 
 
 class LatentsError(PMAVAEError):
@@ -142,12 +147,13 @@ class Session:
     def _tell(self, weights_id: str) -> None:
         self.console.detail(f"weights {weights_id} on {self.device}, {torch.get_num_threads()} threads")
 
-    def load(self, source: Source, side: int | None = None) -> Loaded:
+    def load(self, source: Source, side: int | None = None, ahead: Picture | None = None) -> Loaded:
         """A picture or a latent file as latents; raises PMAVAEError, naming it, in one sentence.
 
-        side: the longer side, in px, to which a picture is resized before it is encoded.
+        side: the longer side, in px, to which a picture is resized before it is encoded. ahead: the picture,
+        where it was read before.
         """
-        found = self._read(source)
+        found = self._noted(ahead, source) if ahead else self._read(source)
         if isinstance(found, Loaded):
             return found
         assert isinstance(found, Picture)
@@ -157,9 +163,11 @@ class Session:
         latents = replace(latents, logvar_base=None, logvar_detail=None)
         return Loaded(self.as_stored(latents), found.carried, pixels)
 
-    def load_pixels(self, source: Source, side: int | None = None) -> LoadedPixels:
+    def load_pixels(
+        self, source: Source, side: int | None = None, ahead: Picture | None = None
+    ) -> LoadedPixels:
         """A picture as its pixels, a latent file as what it decodes to; raises as `load` does."""
-        found = self._read(source)
+        found = self._noted(ahead, source) if ahead else self._read(source)
         if isinstance(found, Loaded):
             pixels = to_pixels(self.model.decode(found.latents)[0])
             return LoadedPixels(pixels, found.carried, None, decoded=True)
@@ -219,11 +227,37 @@ class Session:
             check_weights(header, self.model.weights_id, self.model.weights_sha256, source.name)
             if isinstance(found, Style):
                 return replace(found, z_style=found.z_style.to(self.model.device))
-            return Loaded(found.to(self.model.device), header.picture)
-        picture = read_picture(stream, source.name)
+            return Loaded(found.to(self.model.device), self._kept(header.picture))
+        with _READING:
+            picture = read_picture(stream, source.name)
+        return self._noted(picture, source)
+
+    def _noted(self, picture: Picture, source: Source) -> Picture:
         for note in picture.notes:
             self.console.note(f"{source.name}: {note}")
-        return picture
+        return replace(picture, carried=self._kept(picture.carried))
+
+    def read_ahead(self, source: Source) -> Picture | None:
+        """A picture file for `load` and `load_pixels`, read without a model or a word, as in a thread.
+
+        None for a latent file. Raises as `load` does.
+        """
+        if source.path is None or format_of(source.path) is LATENTS:
+            return None
+        try:
+            with source.path.open("rb") as file:
+                if looks_like_latents(file.read(9)):
+                    return None
+                file.seek(0)
+                with _READING:
+                    return read_picture(file, source.name)
+        except OSError as reason:
+            raise ImageError(f"{source.name} cannot be read: {reason.strerror or reason}") from None
+
+    def _kept(self, carried: Mapping[str, str]) -> dict[str, str]:
+        """What is to go to an output."""
+        strip = self.options.metadata == "strip"
+        return {key: value for key, value in carried.items() if not (strip and key in METADATA)}
 
     def as_stored(self, latents: Latents) -> Latents:
         """The latents as they are once written to a file and read again.

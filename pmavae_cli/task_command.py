@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pmavae_cli.api import MaskType, PictureType, StyleType, Task, WeightedPath
 from pmavae_cli.console import Console
 from pmavae_cli.formats import READABLE_NAMES
-from pmavae_cli.inputs import InputError, Source, StyleSource, single_input, style_inputs
-from pmavae_cli.options import COMMON_OPTIONS, RunOptions
-from pmavae_cli.planning import make_plan
+from pmavae_cli.options import ANY_FILE, RunOptions, common_options
+
+if TYPE_CHECKING:
+    from pmavae_cli.inputs import InputError, Source, StyleSource
 
 
 class TaskCommand(click.Command):
     """Shows a task's own options before those that every task has."""
 
+    common: tuple[click.Option, ...] = ()  # those that every task has
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Two lists of options."""
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
-        own = [option for option in options if option not in COMMON_OPTIONS]
-        for title, listed in (("Options", own), ("Options of every task", COMMON_OPTIONS)):
+        own = [option for option in options if option not in self.common]
+        for title, listed in (("Options", own), ("Options of every task", self.common)):
             with formatter.section(title):
                 formatter.write_dl([record for o in listed if (record := o.get_help_record(ctx))])
 
@@ -41,11 +44,14 @@ def task_command(task: Task) -> TaskCommand:
         for p in task.params
         if isinstance(p.type, StyleType) and isinstance(p, click.Argument)
     ]
-    operand = click.Argument(["inputs"], nargs=-1, required=True, metavar=f"{task.input_name}...")
-    return TaskCommand(
+    common = common_options(task.params)
+    operand = click.Argument(
+        ["inputs"], nargs=-1, required=True, type=ANY_FILE, metavar=f"{task.input_name}..."
+    )
+    command = TaskCommand(
         task.name,
         callback=callback,
-        params=[operand, *task.params, *COMMON_OPTIONS],
+        params=[operand, *task.params, *common],
         short_help=task.help,
         help=f"{task.help}\n\n{task.input_name} is a picture ({READABLE_NAMES}), a latent file, "
         "a folder of these, a glob, or - for stdin."
@@ -56,10 +62,15 @@ def task_command(task: Task) -> TaskCommand:
             for name in styles
         ),
     )
+    command.common = common
+    return command
 
 
 def _run(task: Task, inputs: tuple[str, ...], values: dict[str, Any], options: RunOptions) -> int:
     """The exit status of a run: 0, or 1 where an input failed."""
+    # Like all that only a run needs, not imported for --help.
+    from pmavae_cli.planning import make_plan
+
     console = Console(options.quiet, options.verbose, options.json, options.debug)
     gathers = task.gathers(**values)
     values, others, missing = _with_sources(task, values)
@@ -73,10 +84,19 @@ def _run(task: Task, inputs: tuple[str, ...], values: dict[str, Any], options: R
         options,
         style=task.makes_style(**values),
         gathers=gathers,
+        scale=task.scale(**values),
     )
     failures = [*missing, *plan.failures]
+    if options.fail_fast:
+        failures = failures[:1]
     for name, error in failures:
         console.failure(name, task.name, error)
+    if options.fail_fast and failures:
+        return 1
+    if options.shard and not plan.jobs and not failures:
+        console.note(
+            f"shard {options.shard.part}/{options.shard.parts} has no inputs: there are fewer than shards"
+        )
     to_do = []
     for job in plan.jobs:
         for output in job.outputs:
@@ -92,8 +112,8 @@ def _run(task: Task, inputs: tuple[str, ...], values: dict[str, Any], options: R
         from pmavae_cli.runner import Runner
 
         runner = Runner(task, values, options, console)
-        for job in to_do:
-            runner.run(job)
+        if not runner.ended:
+            runner.run(to_do)
         failed |= runner.failed
     return int(failed)
 
@@ -105,6 +125,8 @@ def _with_sources(
 
     Raises InputError for another file that is missing.
     """
+    from pmavae_cli.inputs import InputError, single_input, style_inputs
+
     values, sources = dict(values), []
     missing: list[tuple[str, InputError]] = []
 

@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pmavae import Latents, Style
+from pmavae.errors import ImageError
 from pmavae.latent_file import latents_to_bytes, style_to_bytes
 from pmavae.tensor_file import write_atomically
 from pmavae_cli.carried import fit_header, unpack, unpack_alpha
+from pmavae_cli.colour import from_srgb, is_sound
 from pmavae_cli.formats import Format
-from pmavae_cli.planning import Output, OutputError
+from pmavae_cli.jobs import Output, OutputError
 from pmavae_cli.session import Session
 
 MAX_EXIF = {"JPEG": 65_500}  # one segment of a JPEG file
+MAX_XMP = {"JPEG": 65_500}
+XMP_TAG = 700  # of TIFF
 
 
 def render_latents(session: Session, latents: Latents, carried: Mapping[str, str]) -> tuple[bytes, list[str]]:
@@ -44,17 +49,23 @@ def render_picture(
 ) -> tuple[bytes, list[str]]:
     """A picture file, and a note for all that its format cannot hold.
 
-    pixels: (H, W, 3). quality: 1–100, of JPEG and WebP.
+    pixels: (H, W, 3). quality: 1–100, of JPEG, WebP and AVIF.
     """
     image = Image.fromarray(pixels)
     check_size(*image.size, form)
     notes = []
-    if carried.get("mode") == "L":
+    settings: dict[str, Any] = {}
+    grey = carried.get("mode") == "L"
+    profile = unpack(carried, "icc") or b""
+    # A format that cannot say in which colours it is, is in sRGB.
+    if form.icc and profile[16:20] == (b"GRAY" if grey and form.grey else b"RGB "):
+        if not is_sound(profile, "L" if profile[16:20] == b"GRAY" else "RGB"):
+            raise ImageError("the icc that the latents carry is damaged: encode the picture again")
+        image, settings["icc_profile"] = from_srgb(image, profile), profile
+    if grey:
         image = image.convert("L")
         if not form.grey:
             image = image.convert("RGB")
-    profile = unpack(carried, "icc") or b""
-    fits = profile[16:20] == (b"GRAY" if image.mode == "L" else b"RGB ")
     if alpha := unpack_alpha(carried):
         if form.alpha:
             if alpha.size != image.size:
@@ -62,23 +73,41 @@ def render_picture(
             image.putalpha(alpha)
         else:
             notes.append(f"{form.name} cannot hold its transparency, which is left out")
-    settings: dict[str, Any] = {}
-    if form.icc and fits:
-        settings["icc_profile"] = profile
     if form.exif and (exif := unpack(carried, "exif")):
         if len(exif) <= MAX_EXIF.get(form.pillow, len(exif)):
             settings["exif"] = exif
         else:
             notes.append(f"{form.name} cannot hold so much EXIF metadata, which is left out")
-    if form.pillow in ("JPEG", "WEBP"):
+    if form.xmp and (xmp := unpack(carried, "xmp")):
+        if len(xmp) <= MAX_XMP.get(form.pillow, len(xmp)):
+            settings |= _xmp_settings(form, xmp, settings.get("exif", b""))
+        else:
+            notes.append(f"{form.name} cannot hold so much XMP metadata, which is left out")
+    if form.pillow in ("JPEG", "WEBP", "AVIF"):
         settings["quality"] = quality
     if form.pillow == "JPEG":
         settings["subsampling"] = 0  # 4:4:4: halved colour is what people see first
+    if form.pillow == "AVIF":
+        settings["subsampling"] = "4:4:4"
     if form.pillow == "TIFF":
         settings["compression"] = "tiff_deflate"
     stream = io.BytesIO()
     image.save(stream, form.pillow, **settings)
     return stream.getvalue(), notes
+
+
+def _xmp_settings(form: Format, xmp: bytes, exif: bytes) -> dict[str, Any]:
+    """How Pillow is told, by format."""
+    if form.pillow == "PNG":
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
+        return {"pnginfo": info}
+    if form.pillow == "TIFF":
+        tags = Image.Exif()  # in this format both are in one directory
+        tags.load(exif)
+        tags[XMP_TAG] = xmp
+        return {"exif": tags}
+    return {"xmp": xmp}
 
 
 def write(output: Output, data: bytes, overwrite: bool) -> None:

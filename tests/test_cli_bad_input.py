@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,7 +123,9 @@ def test_a_bad_style_fails_before_any_content_is_read(
 @pytest.mark.parametrize("output", ["sound.png/out.png", "no-such-folder/out.png", "/proc/out.png"])
 def test_an_output_that_cannot_be_written(pmavae: Command, sound: Path, weights: str, output: str) -> None:
     result = pmavae("decode", "sound.safetensors", "-o", output, "--weights", weights)
-    assert (result.status, result.out) == (1, b"")
+    # The superuser seems to have every permission until the file is written.
+    found_late = output.startswith("/proc") and os.access("/proc", os.W_OK)
+    assert (result.status, result.out) == (1 if found_late else 2, b"")
     assert f"{output} cannot be written: " in result.err
     assert result.err.count("\n") == 1
 

@@ -10,8 +10,9 @@ import pytest
 from conftest import Command, picture
 
 from pmavae_cli.inputs import Source
+from pmavae_cli.jobs import Refused
 from pmavae_cli.options import RunOptions
-from pmavae_cli.planning import OutputError, Refused, make_plan
+from pmavae_cli.planning import make_plan
 from pmavae_cli.plugin_manager import load_plugins
 
 TASKS = load_plugins().tasks
@@ -103,6 +104,9 @@ def test_an_output_never_replaces_an_input(here: Path) -> None:
     for output in ("a.png", "./a.png", "link.png", "hard.png", "."):
         with pytest.raises(Refused, match=r"would replace the input a\.png"):
             plan("decode", "a.png", output=output, overwrite=True)
+    touch("w.safetensors")
+    with pytest.raises(Refused, match=r"would replace the input w\.safetensors"):
+        plan("encode", "a.png", output="w.safetensors", weights="w.safetensors", overwrite=True)
     with pytest.raises(Refused, match=r"would replace the input style\.png"):
         plan("style-mix", "a.png", others=("style.png",), output="style.png", overwrite=True)
 
@@ -147,7 +151,7 @@ def test_stdin_goes_to_stdout_and_is_read_once(here: Path) -> None:
 def test_a_folder_that_cannot_be_written_to_is_found_first(here: Path) -> None:
     touch("a.jpg", "file")
     for output in ("file/x.png", "file/deeper/", "missing/x.png"):
-        with pytest.raises(OutputError, match="cannot be written"):
+        with pytest.raises(Refused, match="cannot be written"):
             plan("decode", "a.jpg", output=output)
 
 

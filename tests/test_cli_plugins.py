@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import pty
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,39 +18,9 @@ import pytest
 from conftest import Command, picture
 
 from pmavae_cli.api import PICTURE, Task, hookimpl
-from pmavae_cli.plugin_manager import Plugin, Registry, load_plugins
+from pmavae_cli.plugin_manager import Plugin, PluginError, Registry, find_plugins, load_plugins
 
-EXAMPLE = Path(__file__).parent / "plugin_example"
-DOCS = Path(__file__).parent.parent / "docs"
-
-
-def test_a_plugin_installed_by_pip_adds_a_working_task(installed: Command, weights: str, here: Path) -> None:
-    source = shutil.copytree(EXAMPLE, here / "source")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
-    subprocess.run(
-        [*pip, "--no-deps", "--no-build-isolation", "--target", here / "site", source],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    path = os.pathsep.join([str(here / "site"), *sys.path])
-    env = {**os.environ, "PYTHONPATH": path}
-    picture().save("a.png")
-    result = installed("posterize", "a.png", "--step", "2", "-o", "out.png", "--weights", weights, env=env)
-    assert (result.status, result.lines) == (0, ["out.png"])
-    assert result.err == "pmavae: rounding to multiples of 2.0\n"
-    listed = installed("plugins", "--json", env=env)
-    row = next(row for row in map(json.loads, listed.lines) if row["name"] == "posterize")
-    assert (row["version"], row["origin"]) == ("0.3.0", "pmavae-posterize")
-    assert (row["tasks"], row["errors"]) == (["posterize"], [])
-
-
-def test_the_example_is_short_and_stands_in_the_docs() -> None:
-    code = (EXAMPLE / "pmavae_posterize.py").read_text()
-    assert len(code.splitlines()) < 25
-    docs = (DOCS / "plugins.md").read_text()
-    assert f"```python\n{code}```" in docs
-    assert f"```toml\n{(EXAMPLE / 'pyproject.toml').read_text()}```" in docs
+POSTERIZE = Path(__file__).parent.parent / "examples/plugin-posterize/src/pmavae_posterize/__init__.py"
 
 
 def fake_distribution(folder: Path, name: str, code: str) -> None:
@@ -67,7 +38,7 @@ BROKEN = {
     "raises": ("1 / 0", "ZeroDivisionError: division by zero"),
     "misspelt": (
         "from pmavae_cli.api import hookimpl\n@hookimpl\ndef register_task(): return []",
-        "unknown hook 'register_task'",
+        "unknown hook 'register_task': pmavae calls register_tasks",
     ),
     "without_hook": ("x = 1", "it implements no hook"),
     "hook_raises": (
@@ -95,7 +66,7 @@ def test_broken_plugins_are_reported_and_skipped_one_by_one(
     site.mkdir()
     for name, (code, _) in BROKEN.items():
         fake_distribution(site, name, code)
-    fake_distribution(site, "zz_sound", (EXAMPLE / "pmavae_posterize.py").read_text())
+    fake_distribution(site, "zz_sound", POSTERIZE.read_text())
     monkeypatch.syspath_prepend(site)
     picture().save("a.png")
     result = pmavae("posterize", "a.png", "-o", "out.png", "--weights", weights, "-q")
@@ -105,9 +76,148 @@ def test_broken_plugins_are_reported_and_skipped_one_by_one(
     for report, name in zip(reports, sorted(BROKEN), strict=True):
         assert report.startswith(f"pmavae: plugin {name} ({name} 1.2) is broken and skipped: ")
         assert BROKEN[name][1] in report
+        assert report.endswith(f"repair it, or leave it out with PMAVAE_PLUGINS=-{name}")
     listed = pmavae("plugins")
     assert (listed.status, listed.err) == (0, "")
-    assert "division by zero" in listed.out.decode()
+    assert "broken: ZeroDivisionError: division by zero" in listed.out.decode()
+    traced = pmavae("plugins", "--debug")
+    assert traced.out == listed.out
+    assert f'File "{site}/raises.py", line 1' in traced.err
+    rows = {row["name"]: row for row in map(json.loads, pmavae("plugins", "--json").lines)}
+    for name in BROKEN:
+        assert (rows[name]["state"], rows[name]["tasks"]) == ("broken", [])
+        assert BROKEN[name][1] in rows[name]["error"]
+
+
+@pytest.fixture
+def three(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two plugins that tell when they are imported, and one that is broken."""
+    sound = (
+        "import sys\nfrom pmavae_cli.api import Task, hookimpl\n"
+        "print('imported', __name__, file=sys.stderr)\n"
+        "class T(Task):\n    name, help = __name__.replace('_', '-'), 'A task.'\n"
+        "    def transform(self, latents, context): return latents\n"
+        "@hookimpl\ndef register_tasks(): return [T()]\n"
+    )
+    fake_distribution(here, "one_more", sound)
+    fake_distribution(here, "other", sound)
+    fake_distribution(here, "raises", "1 / 0")
+    monkeypatch.syspath_prepend(here)
+    for name in ("one_more", "other", "raises"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "loaded"),
+    [
+        (None, {"one_more", "other", "raises"}),
+        ("", set()),
+        (" , ", set()),
+        ("other", {"other"}),
+        ("one-more, OTHER", {"one_more", "other"}),
+        ("-raises", {"one_more", "other"}),
+        ("-raises,-one_more", {"other"}),
+        ("other,one_more,-other", {"one_more"}),
+    ],
+)
+@pytest.mark.usefixtures("three")
+def test_a_variable_selects_plugins(
+    pmavae: Command, monkeypatch: pytest.MonkeyPatch, value: str | None, loaded: set[str]
+) -> None:
+    monkeypatch.delenv("PMAVAE_PLUGINS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("PMAVAE_PLUGINS", value)
+    result = pmavae("plugins", "--json")
+    rows = {row["name"]: row for row in map(json.loads, result.lines)}
+    for name in ("one_more", "other", "raises"):
+        state = "disabled" if name not in loaded else "broken" if name == "raises" else "ok"
+        assert rows[name]["state"] == state
+        assert bool(rows[name]["tasks"]) == (state == "ok")
+    # What is left out is not imported either, so that it costs nothing and harms nobody.
+    assert {line.split()[1] for line in result.err.splitlines()} == loaded - {"raises"}
+    assert rows["decode"]["state"] == "ok"
+
+
+@pytest.mark.usefixtures("three")
+def test_a_built_in_plugin_can_be_left_out_and_a_wrong_name_is_said(
+    pmavae: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PMAVAE_PLUGINS", "-style-mix,-raises,-raisins")
+    result = pmavae("--help")
+    assert result.status == 0
+    assert "style-mix" not in result.out.decode()
+    assert result.err.splitlines()[-1] == (
+        "pmavae: PMAVAE_PLUGINS names 'raisins', and no plugin has that name: "
+        "pmavae plugins lists those there are"
+    )
+
+
+@pytest.mark.usefixtures("three")
+def test_a_strict_run_ends_at_a_broken_plugin(pmavae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PMAVAE_PLUGINS_STRICT", "1")
+    result = pmavae("decode", "gone.png")
+    assert (result.status, result.out) == (1, b"")
+    assert result.err.splitlines()[-1] == (
+        "pmavae: plugin raises (raises 1.2) is broken and skipped: ZeroDivisionError: division by zero; "
+        "repair it, or leave it out with PMAVAE_PLUGINS=-raises"
+    )
+    with pytest.raises(PluginError, match="division by zero"):
+        load_plugins()
+    assert pmavae("plugins").status == 1
+    monkeypatch.setenv("PMAVAE_PLUGINS", "-raises")
+    assert pmavae("--help").status == 0
+    assert pmavae("plugins", "--strict").status == 0
+    monkeypatch.setenv("PMAVAE_PLUGINS_STRICT", "0")
+    monkeypatch.delenv("PMAVAE_PLUGINS")
+    assert pmavae("--help").status == 0
+    assert pmavae("plugins").status == 0
+    strict = pmavae("plugins", "--strict")
+    assert (strict.status, "division by zero" in strict.out.decode()) == (1, True)
+
+
+@pytest.mark.usefixtures("three")
+def test_two_plugins_of_one_name_are_both_loaded(pmavae: Command, here: Path) -> None:
+    (here / "twin.py").write_text((here / "other.py").read_text())
+    info = here / "twin-2.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: twin\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text("[pmavae.plugins]\nother = twin\n")
+    rows = [row for row in map(json.loads, pmavae("plugins", "--json").lines) if row["name"] == "other"]
+    assert [(row["origin"], row["version"], row["tasks"]) for row in rows] == [
+        ("other", "1.2", ["other"]),
+        ("twin", "2.0", ["twin"]),
+    ]
+
+
+@pytest.mark.usefixtures("three")
+def test_on_a_terminal_the_table_has_colours_and_elsewhere_a_line_a_plugin(
+    pmavae: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = pmavae("plugins").lines
+    registry = find_plugins()
+    assert len(lines) == 1 + len(registry.plugins)
+    assert lines[0].split() == ["plugin", "version", "origin", "tasks", "state"]
+    assert "\x1b" not in "".join(lines)
+    screen = plugins_on_a_terminal(os.environ)
+    assert "\x1b[" in screen and "raises: raises" in screen
+    assert "\x1b[3" not in plugins_on_a_terminal({**os.environ, "NO_COLOR": "1"})
+
+
+def plugins_on_a_terminal(env: Mapping[str, str]) -> str:
+    """What `pmavae plugins` shows."""
+    screen, stdout = pty.openpty()
+    path = os.pathsep.join(filter(None, sys.path))
+    subprocess.run(
+        [sys.executable, "-m", "pmavae_cli", "plugins"],
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+        env={**env, "PYTHONPATH": path, "COLUMNS": "200", "TERM": "xterm"},
+        check=True,
+    )
+    os.close(stdout)
+    shown = os.read(screen, 65536).decode()
+    os.close(screen)
+    return shown
 
 
 def test_a_shell_that_completes_is_not_disturbed(
@@ -157,8 +267,42 @@ def test_of_two_tasks_with_one_name_the_first_stays_and_both_are_named() -> None
     second = added(registry, "second", task(name="mine"))
     assert registry.tasks["decode"] is built_in
     assert first.tasks == ["mine"]
-    assert first.errors == ["task decode is already that of plugin decode (built-in), which keeps it"]
-    assert second.errors == ["task mine is already that of plugin first (dist-first), which keeps it"]
+    assert first.state == second.state == "broken"
+    assert first.errors == [
+        "task decode is already that of plugin decode (built-in), which keeps it unless "
+        "PMAVAE_PLUGINS=-decode leaves that out"
+    ]
+    (complaint,) = second.complaints
+    assert "plugin second (dist-second 1)" in complaint
+    assert "task mine is already that of plugin first (dist-first), which keeps it" in complaint
+    assert first.complaints[0].startswith("plugin first (dist-first 1) is broken in part: ")
+
+
+def test_a_task_may_have_an_option_called_weights(
+    pmavae: Command, weights: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the model are then --model-weights, which is another name for them in every task."""
+    seen = []
+
+    class Weigh(Sound):
+        name = "weigh"
+        params = (click.Option(["--weights", "numbers"], help="Numbers."),)
+
+        def transform(self, latents: Any, context: Any, *args: Any, **options: Any) -> Any:
+            seen.append((options, context.model))
+            return latents
+
+    registry = load_plugins()
+    assert added(registry, "weigh", Weigh()).errors == []
+    monkeypatch.setattr("pmavae_cli.main.load_plugins", lambda: registry)
+    picture().save("a.png")
+    result = pmavae("weigh", "a.png", "--weights", "1,2", "--model-weights", weights, "-v")
+    assert result.status == 0
+    assert "weights test-tiny" in result.err
+    assert seen[0][0] == {"numbers": "1,2"}
+    shown = pmavae("weigh", "--help").out.decode()
+    assert shown.count("  --weights") == 1 and "  --model-weights" in shown
+    assert pmavae("decode", "a.png", "--model-weights", weights).status == 0
 
 
 @pytest.mark.parametrize(
@@ -172,6 +316,7 @@ def test_of_two_tasks_with_one_name_the_first_stays_and_both_are_named() -> None
         (task(params=["--x"]), "not click parameters"),
         (task(params=[click.Option(["--seed"])]), "parameter --seed, which every task has"),
         (task(params=[click.Option(["--other", "-o"])]), "parameter -o, which every task has"),
+        (task(params=[click.Option(["--weights"])]), "parameter weights, which every task has"),
         (task(params=[click.Argument(["inputs"])]), "parameter inputs, which every task has"),
     ],
 )
@@ -222,8 +367,8 @@ def test_a_plugin_has_the_pixels_and_a_network_that_compares_them(
 ) -> None:
     seen = []
 
-    class Compare(Sound):
-        name = "compare"
+    class Look(Sound):
+        name = "look"
 
         def transform(self, latents: Any, context: Any, *args: Any, **options: Any) -> Any:
             from pmavae.autoencoder import to_tensor
@@ -236,12 +381,12 @@ def test_a_plugin_has_the_pixels_and_a_network_that_compares_them(
             return latents
 
     registry = load_plugins()
-    added(registry, "compare", Compare())
+    added(registry, "look", Look())
     monkeypatch.setattr("pmavae_cli.main.load_plugins", lambda: registry)
     image = picture()
     image.save("a.png")
     assert pmavae("encode", "a.png", "-o", "b.safetensors", "--weights", weights).status == 0
-    result = pmavae("compare", "a.png", "b.safetensors", "-o", "out/", "--weights", weights)
+    result = pmavae("look", "a.png", "b.safetensors", "-o", "out/", "--weights", weights)
     assert (result.status, result.err) == (0, "pmavae: 6 maps, the last of 112 channels\n")
     (pixels, network), (none, again) = seen
     assert np.array_equal(pixels, np.asarray(image)) and none is None

@@ -17,8 +17,9 @@ from PIL import Image
 
 from pmavae_cli.api import STYLE, Task, Weighted, WeightedPath
 from pmavae_cli.inputs import InputError, Source, style_inputs
+from pmavae_cli.jobs import Refused
 from pmavae_cli.options import RunOptions
-from pmavae_cli.planning import Refused, make_plan
+from pmavae_cli.planning import make_plan
 from pmavae_cli.plugin_manager import load_plugins
 
 TASKS = load_plugins().tasks

@@ -1,32 +1,58 @@
-"""`pmavae info`: the size of a preset, or what a latent file holds."""
+"""`pmavae info`: the size of a preset, or what files are."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
+from pmavae.errors import PMAVAEError
 from pmavae.presets import PRESETS
-from pmavae_cli.console import print_json, print_table
-from pmavae_cli.inputs import single_input
+from pmavae_cli.console import Console, one_line, print_json, print_table
+from pmavae_cli.inputs import find_inputs
+from pmavae_cli.options import ANY_FILE
 
 
 @click.command()
-@click.argument("file", required=False)
+@click.argument("files", nargs=-1, type=ANY_FILE, metavar="[FILE]...")
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="The model to describe. Default: tiny.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def info(file: str | None, preset: str | None, as_json: bool, debug: bool) -> None:
-    """Describe a latent FILE, or the model of a preset."""
-    if file and preset:
+@click.pass_context
+def info(ctx: click.Context, files: tuple[str, ...], preset: str | None, as_json: bool, debug: bool) -> None:
+    """Describe every FILE, or the model of a preset.
+
+    A FILE is a picture, a latent file, a style file, a weights file, a folder or glob of these, or - for
+    stdin. Each is read as a whole, so that a damaged one is found.
+    """
+    if files and preset:
         raise click.UsageError("Give a FILE or a --preset, not both.")
-    facts = describe_file(file) if file else describe_preset(preset or "tiny")
-    if as_json:
-        print_json(facts)
-    else:
-        print_table([[key.replace("_", " "), _shown(value)] for key, value in facts.items()])
+    if not files:
+        _show(describe_preset(preset or "tiny"), as_json)
+        return
+    from pmavae_cli.file_facts import describe_file
+
+    inputs = find_inputs(files, lambda path: ())
+    console = Console(debug=debug)
+    failures: list[tuple[str, PMAVAEError]] = [*inputs.failures]
+    shown = 0
+    for source in inputs.sources:
+        try:
+            facts = describe_file(source)
+        except PMAVAEError as error:
+            failures.append((source.name, error))
+            continue
+        if shown and not as_json:
+            click.echo()
+        _show(facts, as_json)
+        shown += 1
+    for name, failure in failures:
+        console.failure(name, "info", failure)
+        if as_json:
+            print_json({"file": name, "error": one_line(str(failure))})
+    ctx.exit(1 if failures else 0)
 
 
 def describe_preset(name: str) -> dict[str, Any]:
@@ -54,31 +80,33 @@ def floats_per_pixel(config: ModelConfig) -> float:
     return config.base_channels / BASE_STRIDE**2 + config.detail_channels / DETAIL_STRIDE**2
 
 
-def describe_file(name: str) -> dict[str, Any]:
-    """The header and the shapes of a latent file; raises LatentFileError for anything else."""
-    from pmavae.latent_file import read_latents
-
-    single_input(name, "FILE")
-    latents, header = read_latents(Path(name), PRESETS.__getitem__)
-    bottom, right = latents.padding
-    return {
-        "file": name,
-        "preset": header.preset,
-        "weights": header.weights_id,
-        "weights_sha256": header.weights_sha256,
-        "width": latents.width,
-        "height": latents.height,
-        "padding": [right, bottom],
-        **{key: list(tensor.shape[1:]) for key, tensor in latents.tensors().items()},
-        "carried": sorted(header.picture),
-    }
+def _show(facts: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(dict(facts))
+        return
+    rows = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            rows += [[f"{key}: {name}", _listed(part)] for name, part in value.items()]
+        else:
+            rows.append([key.replace("_", " "), _shown(value)])
+    print_table(rows)
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, int) and value >= 10_000:
         return f"{value:,}".replace(",", " ")
     if value == []:
         return "nothing"
     if isinstance(value, list):
-        return " × ".join(map(str, value)) if isinstance(value[0], int) else ", ".join(value)
-    return str(value)
+        return " × ".join(map(str, value)) if isinstance(value[0], int) else one_line(", ".join(value))
+    # What a file says of itself may hold line breaks.
+    return one_line(str(value))
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

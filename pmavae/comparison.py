@@ -1,0 +1,71 @@
+"""Two pictures of one size: how far apart they are, and where."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pmavae.metrics import WINDOW, ssim
+
+Pixels = NDArray[np.uint8]
+
+_STRIP_PIXELS = 2**19  # at a time: memory does not grow with the pictures
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What lies between two pictures; lists are of red, green and blue."""
+
+    psnr: float  # dB, infinite for equal pictures
+    ssim: float  # 1 for equal pictures
+    largest: list[int]  # absolute difference, 0–255
+    shift: list[float]  # mean of b − a, −255 to 255
+
+
+def compare_pictures(a: Pixels, b: Pixels) -> Comparison:
+    """Compare two pictures (H, W, 3), uint8, of at least 11 px a side.
+
+    The values are those of `psnr` and `ssim` on the whole pictures, computed strip by strip. Raises
+    ValueError for pictures of different sizes.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"pictures of {a.shape} and {b.shape} cannot be compared")
+    height, width = a.shape[:2]
+    rows = max(1, _STRIP_PIXELS // width)
+    squares, similarity = 0, 0.0
+    largest = np.zeros(3, np.int64)
+    total = np.zeros(3, np.int64)
+    for top in range(0, height, rows):
+        difference = b[top : top + rows].astype(np.int32) - a[top : top + rows]
+        largest = np.maximum(largest, np.abs(difference).max((0, 1)))
+        total += difference.sum((0, 1), dtype=np.int64)
+        squares += int(np.square(difference).sum(dtype=np.int64))
+    windows = height - WINDOW + 1  # rows of positions of SSIM's window
+    for top in range(0, windows, rows):
+        here = slice(top, min(top + rows, windows) + WINDOW - 1)
+        part = float(ssim(_as_tensor(a[here]), _as_tensor(b[here])))
+        similarity += part * (min(top + rows, windows) - top)
+    return Comparison(
+        psnr=10 * math.log10(255**2 * a.size / squares) if squares else math.inf,
+        ssim=similarity / windows,
+        largest=[int(value) for value in largest],
+        shift=[float(value) / (height * width) for value in total],
+    )
+
+
+def amplified_difference(a: Pixels, b: Pixels, gain: float) -> Pixels:
+    """|b − a| times `gain`, clipped: black where the pictures (H, W, 3) are equal."""
+    difference = np.abs(b.astype(np.int16) - a)
+    table = np.minimum(np.arange(256) * gain, 255).round().astype(np.uint8)
+    shown: Pixels = table[difference]
+    return shown
+
+
+def _as_tensor(pixels: Pixels) -> Tensor:
+    """(H, W, 3) as (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(pixels.astype(np.float32) / 255).permute(2, 0, 1)[None]

@@ -1,0 +1,152 @@
+"""The work of `pmavae compare`: read two files, measure, show."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pmavae.comparison import Comparison, compare_pictures
+from pmavae.errors import ImageError
+from pmavae.tensor_file import write_atomically
+from pmavae_cli.carried import unpack_alpha
+from pmavae_cli.comparison_page import page, shrink_to_fit, side_by_side
+from pmavae_cli.console import Console
+from pmavae_cli.inputs import Source
+from pmavae_cli.jobs import OutputError
+from pmavae_cli.options import RunOptions
+from pmavae_cli.session import LoadedPixels, Session
+
+Pixels = NDArray[np.uint8]
+
+COLOURS = ("red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two files as they were compared."""
+
+    names: tuple[str, str]
+    pictures: tuple[Pixels, Pixels]  # (H, W, 3), on white where one is transparent
+    found: Comparison
+    alpha: Comparison | None  # of their transparency, where one has some
+    grey: bool  # both, so that one channel tells of all three
+    resized: bool
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing at all differs that can be seen."""
+        return math.isinf(self.found.psnr) and (self.alpha is None or math.isinf(self.alpha.psnr))
+
+    def by_channel(self, measure: str) -> dict[str, Any]:
+        """The largest difference or the mean shift, by the names of channels."""
+        values = dict(zip(COLOURS, getattr(self.found, measure), strict=True))
+        if self.grey:
+            values = {"grey": values["red"]}
+        return values if self.alpha is None else {**values, "alpha": getattr(self.alpha, measure)[0]}
+
+
+def compare_sources(
+    a: Source, b: Source, options: RunOptions, console: Console, resize: bool = False
+) -> Compared:
+    """Read and measure two files; raises PMAVAEError where one is bad or their sizes differ."""
+    session = Session.open(options, console)
+    first, second = session.load_pixels(a), session.load_pixels(b)
+    pixels, others = first.pixels, second.pixels
+    alpha, other_alpha = _alpha(first), _alpha(second)
+    size, other_size = (pixels.shape[1], pixels.shape[0]), (others.shape[1], others.shape[0])
+    if size != other_size and not resize:
+        raise ImageError(
+            f"{a.name} is {size[0]}×{size[1]} px and {b.name} is {other_size[0]}×{other_size[1]} px: "
+            "give pictures of one size, or --resize"
+        )
+    if size != other_size:
+        others, other_alpha = _resized(others, size), _resized(other_alpha, size)
+    found_alpha = None
+    if first.carried.get("alpha") or second.carried.get("alpha"):
+        found_alpha = compare_pictures(_three(alpha), _three(other_alpha))
+        pixels, others = _on_white(pixels, alpha), _on_white(others, other_alpha)
+    return Compared(
+        names=(a.name, b.name),
+        pictures=(pixels, others),
+        found=compare_pictures(pixels, others),
+        alpha=found_alpha,
+        grey=first.carried.get("mode") == second.carried.get("mode") == "L",
+        resized=size != other_size,
+    )
+
+
+def facts(compared: Compared) -> dict[str, Any]:
+    """All that was measured, as JSON has it; an infinite PSNR is None."""
+    found = compared.found
+    height, width = compared.pictures[0].shape[:2]
+    return {
+        "a": compared.names[0],
+        "b": compared.names[1],
+        "width": width,
+        "height": height,
+        "resized": compared.resized,
+        "equal": compared.equal,
+        "psnr": None if math.isinf(found.psnr) else round(found.psnr, 4),
+        "ssim": round(found.ssim, 6),
+        "largest_difference": compared.by_channel("largest"),
+        "mean_shift": {key: round(value, 4) for key, value in compared.by_channel("shift").items()},
+    }
+
+
+def table(compared: Compared) -> list[list[str]]:
+    """The same to read: a heading, then a measure a row."""
+    found = compared.found
+    largest, shift = compared.by_channel("largest"), compared.by_channel("shift")
+    psnr = "∞" if math.isinf(found.psnr) else f"{found.psnr:.2f}"
+    blank = [""] * len(largest)
+    return [
+        ["", "all", *largest],
+        ["PSNR (dB)", psnr, *blank],
+        ["SSIM", f"{found.ssim:.4f}", *blank],
+        ["largest difference", str(max(largest.values())), *map(str, largest.values())],
+        ["mean shift", f"{sum(found.shift) / 3:+.2f}", *(f"{value:+.2f}" for value in shift.values())],
+    ]
+
+
+def show(compared: Compared, output: Path, gain: float, overwrite: bool, console: Console) -> None:
+    """Write the picture or the page; raises OutputError, naming it."""
+    a, b, smaller = shrink_to_fit(*compared.pictures)
+    if smaller:
+        console.note(f"{output}: the pictures are shown at {a.shape[1]}×{a.shape[0]} px")
+    if output.suffix.lower() == ".html":
+        data = page(a, b, gain, compared.names, table(compared))
+    else:
+        data = side_by_side(a, b, gain)
+    if output.is_file() and not overwrite:
+        raise OutputError(f"{output} was made by someone else meanwhile: use --overwrite to replace it")
+    write_atomically(output, data, error=OutputError)
+
+
+def _alpha(loaded: LoadedPixels) -> Pixels:
+    height, width = loaded.pixels.shape[:2]
+    alpha = unpack_alpha(loaded.carried)
+    if alpha is None:
+        return np.full((height, width), 255, np.uint8)
+    if alpha.size != (width, height):  # a latent file may keep it at a lower resolution
+        alpha = alpha.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(alpha)
+
+
+def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def _three(grey: Pixels) -> Pixels:
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _on_white(pixels: Pixels, alpha: Pixels) -> Pixels:
+    image = Image.new("RGB", (pixels.shape[1], pixels.shape[0]), (255, 255, 255))
+    image.paste(Image.fromarray(pixels), mask=Image.fromarray(alpha))
+    return np.asarray(image)

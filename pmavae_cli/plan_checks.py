@@ -1,0 +1,197 @@
+"""What of a plan cannot be done, found before anything is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from pmavae_cli.disk_space import bytes_needed
+from pmavae_cli.folder_tree import identity, is_file, is_folder
+from pmavae_cli.formats import Format
+from pmavae_cli.inputs import Source
+from pmavae_cli.jobs import Job, Refused
+from pmavae_cli.options import RunOptions
+
+MAX_NAME = 255  # bytes, of nearly every file system
+MAX_PATH = 4095
+
+_Place = tuple[tuple[int, int] | None, tuple[str, ...]]
+
+
+def refuse_pictures(jobs: list[Job]) -> None:
+    """Styles have to be in latent files."""
+    for output in (output for job in jobs for output in job.outputs):
+        if output.format.is_image:
+            raise click.UsageError(
+                f"{output.name} would be a {output.format.name} picture, which cannot hold a style: "
+                "name a .safetensors file."
+            )
+
+
+def refuse_long_name(path: Path) -> None:
+    """No file system takes such a name, but some say so only when it is written."""
+    for part in path.parts:
+        if (length := len(os.fsencode(part))) > MAX_NAME:
+            raise Refused(
+                f"{path} cannot be written: {part} has {length} bytes, and a name has at most {MAX_NAME}; "
+                "rename the input, or give a shorter -o"
+            )
+    if (length := len(os.fsencode(path))) > MAX_PATH:
+        raise Refused(
+            f"{path} cannot be written: the path has {length} bytes, and at most {MAX_PATH} are possible; "
+            "give another -o"
+        )
+
+
+def refuse_collisions(jobs: list[Job], sources: list[Source]) -> None:
+    """No output replaces an input, or another output."""
+    read = {identity(source.path): source.name for source in sources if source.path}
+    places = _Places()
+    makers: dict[_Place, tuple[Job, Path]] = {}
+    for job, path in _paths(jobs):
+        itself = identity(path)
+        if itself and (name := read.get(itself)):
+            raise Refused(f"{path} would replace the input {name}: give another -o")
+        first, other = makers.setdefault(places.of(path), (job, path))
+        if first is job:
+            continue
+        both = f"{first.source.name} and {job.source.name} would both become"
+        if os.path.realpath(other) == os.path.realpath(path):
+            raise Refused(f"{both} {path}: rename one, or run them apart")
+        raise Refused(
+            f"{both} {path}, or {other} where the disk tells them apart, as many do not: "
+            "rename one, or run them apart"
+        )
+    for folder in {above for _, path in _paths(jobs) for above in path.parents}:
+        if folder.name and (maker := makers.get(places.of(folder))):
+            raise Refused(
+                f"{maker[0].source.name} would become {maker[1]}, which is also the folder of other "
+                "outputs: rename one, or run them apart"
+            )
+
+
+class _Places:
+    """Where paths lead, alike for those that lead to one file on a disk that ignores case."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, _Place] = {}
+
+    def of(self, path: Path) -> _Place:
+        real = Path(os.path.realpath(path))
+        folder, below = self._of_folder(real.parent)
+        return folder, (*below, _folded(real.name))
+
+    def _of_folder(self, folder: Path) -> _Place:
+        """A folder that exists is known by itself, one that is to be made by the letters of its name."""
+        if folder not in self._folders:
+            itself = identity(folder)
+            if itself is None and folder != folder.parent:
+                above, below = self._of_folder(folder.parent)
+                self._folders[folder] = above, (*below, _folded(folder.name))
+            else:
+                self._folders[folder] = itself, ()
+        return self._folders[folder]
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def mark_existing(jobs: list[Job], skip: bool) -> list[Job]:
+    """Refuse outputs that exist, or note them as what is to be left."""
+    existing = [o.path for job in jobs for o in job.outputs if o.path and _is_there(o.path)]
+    if existing and not skip:
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise Refused(
+            f"{existing[0]} exists{more}: use --overwrite to replace it, or --skip-existing to keep it"
+        )
+    kept = set(existing)
+    return [
+        replace(job, outputs=tuple(replace(output, exists=output.path in kept) for output in job.outputs))
+        for job in jobs
+    ]
+
+
+def refuse_folders(jobs: list[Job]) -> None:
+    """No output can replace a folder."""
+    for job, path in _paths(jobs):
+        if is_folder(path):
+            raise Refused(
+                f"{path} is a folder, and {job.source.name} would become it: rename it, or give another -o"
+            )
+
+
+def check_folders(jobs: list[Job], may_make: bool) -> None:
+    """Fail before hours of work, not after: the folder of every output must take files."""
+    for path in {
+        o.path.parent: o.path for job in jobs for o in job.outputs if o.path and not o.exists
+    }.values():
+        folder = _existing(path.parent) if may_make else path.parent
+        if not os.path.lexists(folder):
+            raise Refused(f"{path} cannot be written: there is no folder {folder}; make it first")
+        if not is_folder(folder):
+            raise Refused(f"{path} cannot be written: {folder} is not a folder; give another -o")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise Refused(f"{path} cannot be written: no permission for {folder}; give another -o")
+
+
+def check_space(jobs: list[Job], scale: int, options: RunOptions) -> None:
+    """Refuse what would surely fill the disk; what only might is tried."""
+    disks: dict[int, list[tuple[Job, Path, Format]]] = defaultdict(list)
+    folders: dict[int, Path] = {}
+    for job in jobs:
+        for output in job.outputs:
+            if output.path and job.source.path and not output.exists and not _is_device(output.path):
+                folder = _existing(output.path.parent)
+                if itself := identity(folder):
+                    folders.setdefault(itself[0], folder)
+                    disks[itself[0]].append((job, output.path, output.format))
+    for disk, outputs in disks.items():
+        needed = bytes_needed(
+            [(job.source.path, form) for job, _, form in outputs if job.source.path], scale, options
+        )
+        usage = shutil.disk_usage(folders[disk])
+        if not usage.total:  # some network disks do not know their size
+            continue
+        free = usage.free
+        # What is replaced makes room, but only after its successor is whole.
+        free += sum(path.stat().st_size for _, path, _ in outputs if is_file(path))
+        if needed > free:
+            many = f"{len(outputs)} outputs need" if len(outputs) > 1 else f"{outputs[0][1]} needs"
+            raise Refused(
+                f"{folders[disk]} has {free / 1e6:.1f} MB free, and {many} at least {needed / 1e6:.1f} MB: "
+                "make room, or give -o on another disk"
+            )
+
+
+def _paths(jobs: Sequence[Job]) -> Iterator[tuple[Job, Path]]:
+    """All files to write, without what is no file, such as /dev/null."""
+    return ((job, o.path) for job in jobs for o in job.outputs if o.path and not _is_device(o.path))
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _is_device(path: Path) -> bool:
+    """Whether writing to the path replaces nothing, as with /dev/null."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.lexists(path) and not _is_device(path)

@@ -1,0 +1,84 @@
+"""What a latent, style or weights file is, as `pmavae info` tells it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pmavae.errors import LatentFileError, WeightsError
+from pmavae.latent_file import read_latents_or_style
+from pmavae.presets import PRESETS
+from pmavae.style_source import Style
+from pmavae.tensor_file import METADATA_KEY, open_tensor_file, parse_json
+from pmavae.weights import Manifest, WeightsEntry, load_weights, weights_folder
+
+
+def describe_tensor_file(place: Path | bytes, name: str) -> dict[str, Any]:
+    """Read all of a file, or its bytes, and tell of it; raises PMAVAEError, naming it."""
+    kind = _kind(place, name)
+    if kind == "latent":
+        return _describe_latents(place, name)
+    if kind == "weights":
+        if isinstance(place, bytes):
+            raise WeightsError(f"{name} holds weights, which are read from files only: name their file")
+        return _describe_weights(place)
+    raise LatentFileError(
+        f"{name} is a safetensors file but neither latents nor weights of pmavae: make one with pmavae encode"
+    )
+
+
+def _kind(place: Path | bytes, name: str) -> str | None:
+    with open_tensor_file(place, name=name, error=LatentFileError) as file:
+        if METADATA_KEY not in file.metadata:
+            return None
+        try:
+            header = parse_json(file.metadata[METADATA_KEY])
+        except ValueError:
+            file.refuse("is damaged: its pmavae header is not valid JSON")
+        return header.get("format") if isinstance(header, dict) else None
+
+
+def _describe_latents(place: Path | bytes, name: str) -> dict[str, Any]:
+    found, header = read_latents_or_style(place, PRESETS.__getitem__, name=name)
+    released = _released(header.weights_sha256)
+    facts: dict[str, Any] = {
+        "kind": "style" if isinstance(found, Style) else "latents",
+        "preset": header.preset,
+        "weights": header.weights_id,
+        "weights_sha256": header.weights_sha256,
+        "weights_released": released is not None,
+        "width": found.width,
+        "height": found.height,
+    }
+    if isinstance(found, Style):
+        return {**facts, "z_style": list(found.z_style.shape[1:])}
+    bottom, right = found.padding
+    return {
+        **facts,
+        "padding": [right, bottom],
+        **{key: list(tensor.shape[1:]) for key, tensor in found.tensors().items()},
+        "carried": sorted(header.picture),
+    }
+
+
+def _describe_weights(path: Path) -> dict[str, Any]:
+    loaded = load_weights(path)
+    config = loaded.config.to_dict()
+    released = _released(loaded.sha256)
+    return {
+        "kind": "weights",
+        "id": loaded.id,
+        "task": config.pop("task", "base"),
+        "preset": config.pop("preset"),
+        "parameters": sum(tensor.numel() for tensor in loaded.state.values()),
+        "sha256": loaded.sha256,
+        "released": released is not None,
+        "licence": released.licence if released else None,
+        "config": config,
+    }
+
+
+def _released(sha256: str) -> WeightsEntry | None:
+    """The released weights whose file has this hash."""
+    entries = Manifest.load(weights_folder() / "manifest.json").entries
+    return next((entry for entry in entries if entry.sha256 == sha256), None)
