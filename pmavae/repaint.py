@@ -15,7 +15,7 @@ from pmavae.latents import Latents
 from pmavae.pixels import to_pixels
 from pmavae.recolour import with_chroma_of, with_detail_of, without_chroma
 from pmavae.refinement.features import FeatureNetwork
-from pmavae.refinement.painting import paint
+from pmavae.refinement.painting import mixture, paint
 from pmavae.refinement.palette import recolour
 from pmavae.style import mix_style
 
@@ -102,9 +102,7 @@ def repaint_by_steps(
     )
 
     def palette() -> Pixels:
-        total = sum(weight for _, weight in pictures)
-        shares = [(picture, strength * weight / total) for picture, weight in pictures]
-        return to_pixels(recolour(content, [*shares, (content, 1 - strength)])[0])
+        return to_pixels(recolour(content, mixture(content, pictures, strength))[0])
 
     return _kept(to_pixels(painted[0]), keep or Keep(), plain, palette)
 

@@ -22,8 +22,7 @@ from pmavae_cli.formats import Format
 from pmavae_cli.jobs import Output, OutputError
 from pmavae_cli.session import Session
 
-MAX_EXIF = {"JPEG": 65_500}  # one segment of a JPEG file
-MAX_XMP = {"JPEG": 65_500}
+MAX_METADATA = {"JPEG": 65_500}  # of a kind: one segment of a JPEG file
 XMP_TAG = 700  # of TIFF
 
 
@@ -74,12 +73,12 @@ def render_picture(
         else:
             notes.append(f"{form.name} cannot hold its transparency, which is left out")
     if form.exif and (exif := unpack(carried, "exif")):
-        if len(exif) <= MAX_EXIF.get(form.pillow, len(exif)):
+        if len(exif) <= MAX_METADATA.get(form.pillow, len(exif)):
             settings["exif"] = exif
         else:
             notes.append(f"{form.name} cannot hold so much EXIF metadata, which is left out")
     if form.xmp and (xmp := unpack(carried, "xmp")):
-        if len(xmp) <= MAX_XMP.get(form.pillow, len(xmp)):
+        if len(xmp) <= MAX_METADATA.get(form.pillow, len(xmp)):
             settings |= _xmp_settings(form, xmp, settings.get("exif", b""))
         else:
             notes.append(f"{form.name} cannot hold so much XMP metadata, which is left out")

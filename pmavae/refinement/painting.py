@@ -37,22 +37,17 @@ def paint(
     have the same size beside what is painted, whatever the size of either file. `strength` 0..1 mixes the
     content in as one more style. `on_step` is told the steps done, of all, and the loss.
     """
-    total = sum(weight for _, weight in styles)
-    mixture = [(picture, strength * weight / total) for picture, weight in styles]
-    plan = _plan(max(content.shape[2:]), steps)
-    done, painted = 0, None
-    for side, share in plan:
+    longer_side = max(content.shape[2:])
+    of, done, painted = steps_of(longer_side, steps), 0, None
+    for side, share in _plan(longer_side, steps):
         small = resized(content, side)
-        scaled = [
-            (resized(x, min(LONGEST, round(side * style_scale))), weight) for x, weight in mixture if weight
-        ]
-        if strength < 1:
-            scaled.append((small, 1 - strength))
+        style_side = min(LONGEST, round(side * style_scale))
+        scaled = mixture(small, [(resized(x, style_side), weight) for x, weight in styles], strength)
         start = recolour(small, scaled) if painted is None else _enlarged(painted, small)
         before = done
 
         def tell(step: int, loss: float, before: int = before) -> None:
-            on_step(before + step, sum(n for _, n in plan), loss)
+            on_step(before + step, of, loss)
 
         painted = refine(start, small, scaled, network, steps=share, generator=generator, on_step=tell)
         done += share
@@ -63,6 +58,16 @@ def paint(
     coarse = _enlarged(resized(content, max(painted.shape[2:])), content)
     fine = (content - coarse).mean(1, keepdim=True)
     return (_enlarged(painted, content) + fine).clamp(0, 1)
+
+
+def mixture(
+    content: Tensor, styles: Sequence[tuple[Tensor, float]], strength: float
+) -> list[tuple[Tensor, float]]:
+    """The styles, and the content as one more of them where the strength is below 1; weights sum to 1."""
+    total = sum(weight for _, weight in styles)
+    shares = [(picture, strength * weight / total) for picture, weight in styles]
+    shares.append((content, 1 - strength))
+    return [(picture, share) for picture, share in shares if share]
 
 
 def steps_of(longer_side: int, steps: int) -> int:
