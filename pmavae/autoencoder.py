@@ -16,6 +16,7 @@ from pmavae.decoder import Decoder
 from pmavae.encoder import Encoder, Posterior
 from pmavae.errors import ImageError, WeightsError
 from pmavae.latents import Latents, expected_shapes, padded
+from pmavae.manifest import WeightsIndex
 from pmavae.refinement.config import TASK as FEATURES
 from pmavae.weights import fill, load_weights, resolve_weights, save_folder
 
@@ -26,20 +27,21 @@ def to_tensor(image: Picture) -> Tensor:
     """A picture as (B, 3, H, W) float32 in [0, 1].
 
     Takes a tensor of that shape, a PIL picture of 8 bits (as it lies: EXIF orientation is the
-    caller's), or a uint8 array (H, W, 3) or (B, H, W, 3). Raises ImageError for anything else and
-    for sides under 16 px.
+    caller's), or an array (H, W, 3) or (B, H, W, 3) of uint8 or, from 0 to 65535, uint16. Raises
+    ImageError for anything else and for sides under 16 px.
     """
     if isinstance(image, Image.Image):
         if image.mode.startswith(("I", "F")):  # convert() would clip these to white
             raise ImageError(
-                f"a PIL picture of mode {image.mode} has more than 8 bits: scale it to 8 bits first"
+                f"a PIL picture of mode {image.mode} has more than 8 bits: give a uint16 array (H, W, 3)"
             )
         image = np.asarray(image.convert("RGB"))
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (3, 4) or image.shape[-1] != 3:
-            raise ImageError(f"expected a uint8 array (H, W, 3), got {image.dtype} {image.shape}")
+        if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (3, 4) or image.shape[-1] != 3:
+            raise ImageError(f"expected a uint8 or uint16 array (H, W, 3), got {image.dtype} {image.shape}")
+        most = np.iinfo(image.dtype).max
         pixels = torch.from_numpy(image.copy()).reshape(-1, *image.shape[-3:])
-        image = pixels.permute(0, 3, 1, 2).float() / 255
+        image = pixels.permute(0, 3, 1, 2).float() / most
     if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
         raise ImageError(f"expected a float tensor (B, 3, H, W) in [0, 1], got {tuple(image.shape)}")
     if image.shape[0] == 0:
@@ -112,13 +114,13 @@ class PMAVAE(nn.Module):
         return picture[..., : latents.height, : latents.width].clamp(0, 1)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path) -> PMAVAE:
+    def from_pretrained(cls, name_or_path: str | Path, index: WeightsIndex | None = None) -> PMAVAE:
         """Load a preset ("tiny"), a manifest id, a weights file, or a folder with model.safetensors.
 
         The model is on the CPU in float32 and in evaluation mode. Raises WeightsError, in one
         sentence, where the file is missing or damaged or does not fit its own configuration.
         """
-        path, entry = resolve_weights(name_or_path)
+        path, entry = resolve_weights(name_or_path, index=index)
         loaded = load_weights(path, entry)
         if not isinstance(loaded.config, ModelConfig):
             task = loaded.config.task

@@ -16,15 +16,13 @@ from torch import Tensor
 
 from pmavae.config import MIN_SIZE, ModelConfig
 from pmavae.errors import LatentFileError, WeightsMismatchError
+from pmavae.json_values import is_label, is_sha256, is_string_map
 from pmavae.latents import Latents, expected_shapes, padded
 from pmavae.style_source import Style
 from pmavae.tensor_file import (
     METADATA_KEY,
     HeaderTooLargeError,
     TensorFile,
-    is_label,
-    is_sha256,
-    is_string_map,
     looks_like_tensor_file,
     open_tensor_file,
     raw_bytes,

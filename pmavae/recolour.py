@@ -1,18 +1,19 @@
 """A painted picture with the colours, or the fine detail, of another one of its size.
 
-Pictures are (H, W, 3) uint8. Luma and chroma are those of JPEG: BT.601, full range. The work is done in
-strips, so that of a large picture little more than the result is held at once.
+Pictures are (H, W, 3), uint8 or uint16, and a result is of the type of the first. Luma and chroma are those
+of JPEG: BT.601, full range. The work is done in strips, so that of a large picture little more than the
+result is held at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-Pixels = NDArray[np.uint8]
+from pmavae.pixels import Pixels, luma
 
 DETAIL_SIGMA = 2.0  # px: what a Gaussian blur of this width takes away is detail
 STRIP = 256  # rows
@@ -26,15 +27,15 @@ def with_chroma_of(picture: Pixels, colours: Pixels) -> Pixels:
     carries the strokes, and the hue stay. Raises ValueError for pictures of two sizes.
     """
     _check_sizes(picture, colours)
-    result = np.empty_like(picture)
+    result, most = np.empty_like(picture), np.iinfo(picture.dtype).max
     for rows in _strips(picture.shape[0]):
-        luma = picture[rows] @ _LUMA
+        light = picture[rows] @ _LUMA
         # The difference of RGB and luma is a linear function of Cb and Cr alone.
         chroma = colours[rows] - (colours[rows] @ _LUMA)[..., None]
-        above = (255 - luma) / np.maximum(chroma.max(-1), 1e-3)
-        below = luma / np.maximum(-chroma.min(-1), 1e-3)
+        above = (most - light) / np.maximum(chroma.max(-1), 1e-3)
+        below = light / np.maximum(-chroma.min(-1), 1e-3)
         kept = np.minimum(np.minimum(above, below), 1)
-        result[rows] = _rounded(luma[..., None] + chroma * kept[..., None])
+        result[rows] = _rounded(light[..., None] + chroma * kept[..., None], picture.dtype)
     return result
 
 
@@ -59,13 +60,13 @@ def with_detail_of(picture: Pixels, detailed: Pixels, amount: float) -> Pixels:
         beyond = (radius - (rows.start - top), radius - (bottom - rows.stop))
         blurred = _blurred(np.pad(missing, (beyond, (radius, radius)), mode="edge"), kernel)
         detail = missing[rows.start - top : rows.stop - top] - blurred
-        result[rows] = _rounded(picture[rows] + amount * detail[..., None])
+        result[rows] = _rounded(picture[rows] + amount * detail[..., None], picture.dtype)
     return result
 
 
 def without_chroma(picture: Pixels) -> Pixels:
     """The luma of a picture in all three channels."""
-    return np.asarray(Image.fromarray(picture).convert("L").convert("RGB"))
+    return luma(picture)[..., None].repeat(3, axis=2)
 
 
 def _check_sizes(picture: Pixels, other: Pixels) -> None:
@@ -78,8 +79,9 @@ def _strips(height: int) -> Iterator[slice]:
         yield slice(start, min(start + STRIP, height))
 
 
-def _rounded(values: NDArray[np.float32]) -> Pixels:
-    return values.round().clip(0, 255).astype(np.uint8)
+def _rounded(values: NDArray[np.float32], dtype: np.dtype[Any]) -> Pixels:
+    rounded: Pixels = values.round().clip(0, np.iinfo(dtype).max).astype(dtype)
+    return rounded
 
 
 def _gaussian(sigma: float) -> NDArray[np.float32]:

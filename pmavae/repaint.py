@@ -7,19 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE, to_tensor
 from pmavae.latents import Latents
-from pmavae.pixels import to_pixels
+from pmavae.pixels import Pixels, to_pixels
 from pmavae.recolour import with_chroma_of, with_detail_of, without_chroma
 from pmavae.refinement.features import FeatureNetwork
 from pmavae.refinement.painting import mixture, paint
 from pmavae.refinement.palette import recolour
 from pmavae.style import mix_style
-
-Pixels = NDArray[np.uint8]  # (H, W, 3)
 
 
 @dataclass(frozen=True)
@@ -54,21 +52,23 @@ def repaint(
     strength: float = 1.0,
     keep: Keep | None = None,
     plain: Pixels | None = None,
+    dtype: DTypeLike = np.uint8,
 ) -> Pixels:
-    """The picture of `latents` (batch 1) in a mixture of styles, at once, by the decoder: (H, W, 3) uint8.
+    """The picture of `latents` (batch 1) in a mixture of styles, at once, by the decoder: (H, W, 3).
 
     styles and strength are those of `mix_style`. Strength 0 is the picture as it decodes, exactly. `plain` is
-    that picture, for a caller who has it. Raises ValueError as `mix_style` does.
+    that picture, for a caller who has it. dtype: uint8 or uint16, also of `plain`. Raises ValueError as
+    `mix_style` does.
     """
     z_style = mix_style(latents.z_style, styles, strength)
-    plain = decoded(model, latents) if plain is None else plain
+    plain = decoded(model, latents, dtype) if plain is None else plain
     if strength == 0:
         return plain
-    painted = decoded(model, latents.replace(z_style=z_style))
+    painted = decoded(model, latents.replace(z_style=z_style), dtype)
 
     def palette() -> Pixels:
         unpainted = torch.cat((z_style[:, :-1], torch.zeros_like(z_style[:, -1:])), dim=1)
-        return decoded(model, latents.replace(z_style=unpainted))
+        return decoded(model, latents.replace(z_style=unpainted), dtype)
 
     return _kept(painted, keep or Keep(), plain, palette)
 
@@ -80,7 +80,7 @@ def repaint_by_steps(
     strength: float = 1.0,
     keep: Keep | None = None,
 ) -> Pixels:
-    """A picture in the strokes of others, step by step until it looks like them: (H, W, 3) uint8.
+    """A picture in the strokes of others, step by step until it looks like them: (H, W, 3), of its own type.
 
     styles: pictures of any sizes and their weights above 0, which are normalised. Strength 0 is the picture
     as it is.
@@ -102,14 +102,14 @@ def repaint_by_steps(
     )
 
     def palette() -> Pixels:
-        return to_pixels(recolour(content, mixture(content, pictures, strength))[0])
+        return to_pixels(recolour(content, mixture(content, pictures, strength))[0], plain.dtype)
 
-    return _kept(to_pixels(painted[0]), keep or Keep(), plain, palette)
+    return _kept(to_pixels(painted[0], plain.dtype), keep or Keep(), plain, palette)
 
 
-def decoded(model: PMAVAE, latents: Latents) -> Pixels:
-    """What latents of batch 1 decode to, (H, W, 3) uint8."""
-    return to_pixels(model.decode(latents)[0])
+def decoded(model: PMAVAE, latents: Latents, dtype: DTypeLike = np.uint8) -> Pixels:
+    """What latents of batch 1 decode to, (H, W, 3), uint8 or uint16."""
+    return to_pixels(model.decode(latents)[0], dtype)
 
 
 def _kept(painted: Pixels, keep: Keep, plain: Pixels, palette: Callable[[], Pixels]) -> Pixels:

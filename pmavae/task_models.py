@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pmavae.manifest import WeightsIndex
 from pmavae.restoration.network import Restorer
+from pmavae.restoration.presets import TASKS as RESTORATIONS
+from pmavae.task_network import Builder, TaskNetwork
 from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.network import TexturePrior
 
-TaskModel = Restorer | TexturePrior
+TaskModel = Restorer | TexturePrior | TaskNetwork
 CODEC_BOUND = frozenset({TEXTURE})  # tasks whose network serves one autoencoder's latents alone
 
 
-def load_task_model(name_or_path: str | Path, task: str) -> TaskModel:
+def load_task_model(
+    name_or_path: str | Path,
+    task: str,
+    build: Builder | None = None,
+    index: WeightsIndex | None = None,
+) -> TaskModel:
     """Load a manifest id, a preset's weights for a task, a weights file, or a folder with one.
 
-    The network is on the CPU in float32 and in evaluation mode. Raises WeightsError, in one sentence, where
-    the weights are missing, damaged, or of another task.
+    `build` makes the network of a task that is not pmavae's own; without an index, the weights that come with
+    pmavae have names. The network is on the CPU in float32 and in evaluation mode. Raises WeightsError, in
+    one sentence, where the weights are missing, damaged, or of another task.
     """
     if task == TEXTURE:
-        return TexturePrior.from_pretrained(name_or_path)
-    return Restorer.from_pretrained(name_or_path, task)
+        return TexturePrior.from_pretrained(name_or_path, index)
+    if task in RESTORATIONS or build is None:
+        return Restorer.from_pretrained(name_or_path, task, index)
+    return TaskNetwork.from_pretrained(name_or_path, task, build, index)

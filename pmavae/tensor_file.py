@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from pmavae.errors import PMAVAEError
+from pmavae.json_values import is_string_map, parse_json
 
 METADATA_KEY = "pmavae"
 MAX_HEADER_BYTES = 2**20  # hundreds of tensor names fit in a tenth of it; the rest is for ICC and EXIF
@@ -65,7 +66,7 @@ class TensorFile:
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise the caller's error: the file's name, then the reason."""
-        raise self._error(f"{self.name} {reason}")
+        raise self._error(_sentence(self.name, reason))
 
     def header(self, kind: str) -> dict[str, Any]:
         """The JSON object under the metadata key "pmavae", of a file of this kind ("latent", "weights")."""
@@ -109,9 +110,15 @@ def open_tensor_file(
             specs, metadata = _read_header(seekable)
             yield TensorFile(name, metadata, error, specs, seekable)
     except _Refused as reason:
-        raise error(f"{name} {reason}") from None
+        raise error(_sentence(name, str(reason))) from None
     except OSError as reason:
         raise error(f"{name} cannot be read: {reason.strerror or reason}") from None
+
+
+def _sentence(name: str, reason: str) -> str:
+    """A refusal, with the remedy where the file has suffered since it was written."""
+    broken = reason.startswith(("is empty", "is truncated", "is damaged"))
+    return f"{name} {reason}; copy it again from where it came" if broken else f"{name} {reason}"
 
 
 def _read_header(stream: BinaryIO) -> tuple[dict[str, _Spec], dict[str, str]]:
@@ -175,38 +182,6 @@ def looks_like_tensor_file(first_bytes: bytes) -> bool:
     return first_bytes[8:9] == b"{" and 2 <= length <= MAX_HEADER_BYTES
 
 
-def parse_json(text: str) -> Any:
-    """JSON as its standard has it: no NaN, no key twice. Raises ValueError."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(found := dict(pairs)) != len(pairs):
-            raise ValueError("a key appears twice")
-        return found
-
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
-    try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def is_string_map(value: Any) -> bool:
-    """Whether a JSON value is an object with nothing but strings in it."""
-    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
-
-
-def is_label(value: Any) -> bool:
-    """Whether a JSON value is a short printable string, so that a message may quote it as it is."""
-    return isinstance(value, str) and 0 < len(value) <= 100 and value.isprintable()
-
-
-def is_sha256(value: Any) -> bool:
-    """Whether a JSON value is a SHA-256 in lowercase hexadecimal."""
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-
-
 def raw_bytes(tensor: Tensor) -> bytes:
     """The elements of a tensor, little-endian and in row-major order, as in a file."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
@@ -256,10 +231,14 @@ def write_tensor_file(
     write_atomically(path, tensor_file_bytes(tensors, metadata), error=error)
 
 
+# Begins the names of temporary files, for whoever has to find those of a process that was killed.
+part_prefix = ""
+
+
 def write_atomically(path: str | Path, data: bytes, *, error: type[PMAVAEError]) -> None:
     """Write a file so that nobody ever sees half of it; raises `error`, naming it, where that fails."""
     target = Path(os.path.realpath(path))  # a link stays a link
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    part = target.with_name(f".{part_prefix}{secrets.token_hex(8)}.part")
     try:
         if target.exists() and not target.is_file():
             # Renaming over a device such as /dev/null would replace the device.

@@ -18,16 +18,19 @@ from torch import Tensor, nn
 
 from pmavae.config import ModelConfig
 from pmavae.errors import WeightsError
+from pmavae.json_values import is_label
+from pmavae.manifest import Manifest as Manifest
+from pmavae.manifest import WeightsEntry, WeightsIndex, released_weights
+from pmavae.manifest import weights_folder as weights_folder
+from pmavae.network_config import NetworkConfig, is_settings
 from pmavae.refinement.config import TASK as FEATURES
 from pmavae.refinement.config import FeatureConfig
 from pmavae.restoration.config import RestorationConfig
+from pmavae.restoration.presets import TASKS as RESTORATIONS
 from pmavae.tensor_file import (
     METADATA_KEY,
     TensorFile,
-    is_label,
-    is_sha256,
     open_tensor_file,
-    parse_json,
     to_json,
     write_tensor_file,
 )
@@ -35,131 +38,39 @@ from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import TextureConfig
 
 ARCHITECTURE_VERSION = 1  # goes up when the same configuration gets other parameters or another meaning
-MANIFEST_VERSION = 1
 FOLDER_FILE = "model.safetensors"  # the weights file in a folder of weights
 MAX_WIDTH = 8192  # channels and blocks beyond it are an attack on memory, not a model
 
-AnyConfig = ModelConfig | RestorationConfig | TextureConfig | FeatureConfig
-_TASK_CONFIGS: dict[str, type[AnyConfig]] = {TEXTURE: TextureConfig, FEATURES: FeatureConfig}
+AnyConfig = ModelConfig | RestorationConfig | TextureConfig | FeatureConfig | NetworkConfig
+_TASK_CONFIGS: dict[str, type[AnyConfig]] = {
+    **dict.fromkeys(RESTORATIONS, RestorationConfig),
+    TEXTURE: TextureConfig,
+    FEATURES: FeatureConfig,
+}
 
 
-@dataclass(frozen=True)
-class WeightsEntry:
-    """One row of the manifest: a weights file, and where it comes from."""
-
-    id: str
-    file: str  # its name in the weights folder
-    preset: str
-    task: str  # what it was trained for: "base", the autoencoder itself, or a task of the command line
-    sha256: str
-    parameters: int
-    repo: str | None  # Hub repository and revision, where it is there too
-    revision: str | None
-    licence: str
-    data: str  # what it was trained on
-    recipe: dict[str, Any]  # the settings that made it
-    scores: dict[str, Any]  # what was measured, by name
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The released weights, in the order of the file."""
-
-    entries: tuple[WeightsEntry, ...]
-
-    @classmethod
-    def load(cls, path: Path) -> Manifest:
-        """Read `manifest.json`; raises WeightsError naming the file, the row and what is wrong."""
-        try:
-            data = parse_json(path.read_text("utf-8"))
-        except OSError as reason:
-            raise WeightsError(f"{path} cannot be read: {reason.strerror or reason}") from None
-        except ValueError as reason:
-            raise WeightsError(f"{path} is not valid JSON: {reason}") from None
-        if not isinstance(data, dict) or not isinstance(rows := data.get("weights"), list):
-            raise WeightsError(f'{path} is not a weights manifest: it has no list "weights"')
-        if data.get("version") != MANIFEST_VERSION:
-            raise WeightsError(
-                f"{path} is of version {data.get('version')!r:.40}, this pmavae reads {MANIFEST_VERSION}"
-            )
-        entries = tuple(_entry(path, number, row) for number, row in enumerate(rows, 1))
-        ids = [entry.id for entry in entries]
-        if repeated := sorted({i for i in ids if ids.count(i) > 1}):
-            raise WeightsError(f"{path} lists {repeated[0]} more than once")
-        return cls(entries)
-
-    def find(self, name: str, task: str = "base") -> WeightsEntry | None:
-        """The entry with this id, else the weights of the preset with this name for a task."""
-        for entry in self.entries:
-            if entry.id == name:
-                return entry
-        for entry in self.entries:
-            if entry.preset == name and entry.task == task:
-                return entry
-        return None
-
-    def names(self) -> list[str]:
-        """Every name that `find` knows, presets first."""
-        presets = [entry.preset for entry in self.entries if entry.task == "base"]
-        return list(dict.fromkeys(presets + [entry.id for entry in self.entries]))
-
-
-def _entry(path: Path, number: int, row: Any) -> WeightsEntry:
-    known = {f.name for f in fields(WeightsEntry)}
-    if not isinstance(row, dict) or set(row) != known:
-        odd = sorted(set(row) ^ known) if isinstance(row, dict) else ["no object"]
-        raise WeightsError(f"{path}, entry {number}: missing or unknown fields: {', '.join(odd)}")
-    valid = {
-        **{key: is_label(row[key]) for key in ("id", "file", "preset", "task")},
-        **{key: row[key] is None or is_label(row[key]) for key in ("repo", "revision")},
-        **{key: isinstance(row[key], str) for key in ("licence", "data")},
-        **{key: isinstance(row[key], dict) for key in ("recipe", "scores")},
-        "sha256": is_sha256(row["sha256"]),
-        "parameters": type(row["parameters"]) is int and row["parameters"] > 0,
-    }
-    # A file elsewhere would not be in the wheel.
-    valid["file"] = valid["file"] and Path(row["file"]).name == row["file"]
-    if wrong := [key for key, fine in valid.items() if not fine]:
-        raise WeightsError(f"{path}, entry {number}: {wrong[0]} is not valid ({row[wrong[0]]!r:.80})")
-    return WeightsEntry(**row)
-
-
-def weights_folder() -> Path:
-    """Where the released weights are: inside an installed package, beside it in a source checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "_weights"
-    return installed if installed.is_dir() else package.parent / "weights"
-
-
-def resolve_weights(name: str | Path, task: str = "base") -> tuple[Path, WeightsEntry | None]:
+def resolve_weights(
+    name: str | Path, task: str = "base", index: WeightsIndex | None = None
+) -> tuple[Path, WeightsEntry | None]:
     """The file that a name stands for, and its manifest entry where it has one.
 
-    A name is an id of the manifest, a preset, which stands for its weights for `task`, a weights file, or a
-    folder that holds model.safetensors; `./tiny` is a path where `tiny` is the preset. Raises
-    WeightsError, listing the known names.
+    A name is an id of the index, a preset, which stands for its weights for `task`, a weights file, or a
+    folder that holds model.safetensors; `./tiny` is a path where `tiny` is the preset. Without an index, the
+    weights that come with pmavae have names. Raises WeightsError, listing the known names.
     """
-    folder = weights_folder()
-    manifest = Manifest.load(folder / "manifest.json")
-    entry = manifest.find(name, task) if isinstance(name, str) else None
-    if entry is None:
-        path = Path(name)
-        if path.is_file():
-            return path, None
-        if (path / FOLDER_FILE).is_file():
-            return path / FOLDER_FILE, None
-        raise WeightsError(
-            f"there are no weights {name}: it is no file, no folder with {FOLDER_FILE}, and not one of the "
-            f"released weights ({', '.join(manifest.names()) or 'none'})"
-        )
-    if not (folder / entry.file).is_file():
-        raise WeightsError(f"the weights {entry.id} are not at {folder / entry.file}: install pmavae again")
-    return folder / entry.file, entry
-
-
-def has_weights(preset: str, task: str) -> bool:
-    """Whether weights of a preset for a task are released."""
-    entries = Manifest.load(weights_folder() / "manifest.json").entries
-    return any(entry.preset == preset and entry.task == task for entry in entries)
+    index = index or released_weights(weights_folder())
+    entry = index.find(name, task) if isinstance(name, str) else None
+    if entry is not None:
+        return index.path(entry), entry
+    path = Path(name)
+    if path.is_file():
+        return path, None
+    if (path / FOLDER_FILE).is_file():
+        return path / FOLDER_FILE, None
+    raise WeightsError(
+        f"there are no weights {name}: it is no file, no folder with {FOLDER_FILE}, and not one of the "
+        f"released weights ({', '.join(index.names()) or 'none'})"
+    )
 
 
 @dataclass(frozen=True)
@@ -236,7 +147,11 @@ def save_weights(
         raise WeightsError(
             f"{path} was not written: {weights_id!r:.80} is no id (1 to 100 printable characters)"
         )
-    tensors = {name: tensor.to(dtype) for name, tensor in state.items()}
+    # A count, as batch norms keep one, would not fit into 16 bits.
+    tensors = {
+        name: tensor.to(dtype if tensor.is_floating_point() else torch.float32)
+        for name, tensor in state.items()
+    }
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             kind = str(dtype).removeprefix("torch.")
@@ -269,7 +184,7 @@ def _config(file: TensorFile, header: dict[str, Any]) -> AnyConfig:
         file.refuse("is damaged: its configuration is not valid")
     kind: type[AnyConfig] = ModelConfig
     if "task" in data:
-        kind = _TASK_CONFIGS.get(str(data["task"]), RestorationConfig)
+        kind = _TASK_CONFIGS.get(str(data["task"]), NetworkConfig)
     checks: dict[str, Callable[[Any], bool]] = {
         "str": is_label,
         "int": _is_width,
@@ -277,6 +192,7 @@ def _config(file: TensorFile, header: dict[str, Any]) -> AnyConfig:
         "tuple[int, int, int, int]": lambda v: _is_width_list(v, 4),
         "tuple[int, int, int]": lambda v: _is_width_list(v, 3),
         "tuple[int, ...]": _is_width_list,
+        "dict[str, Any]": is_settings,
     }
     for f in fields(kind):
         value = data.get(f.name)

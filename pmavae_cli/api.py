@@ -1,6 +1,6 @@
 """The task API: the only module of the command line that a plugin imports.
 
-A plugin is a module that implements the hook `register_tasks` and is named in the entry-point
+A plugin is a module that implements a hook, such as `register_tasks`, and is named in the entry-point
 group `pmavae.plugins`. Importing this module does not import torch, and neither should importing
 a plugin: import it inside `transform`.
 """
@@ -19,33 +19,41 @@ import click
 import pluggy
 from click.shell_completion import CompletionItem
 
+from pmavae.training.phases import Phase
+from pmavae.training.task_training import Batch, Training
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+    from torch import nn
 
     from pmavae import PMAVAE, Latents, Style
     from pmavae.refinement.features import FeatureNetwork
-    from pmavae.task_models import TaskModel
 
-    Pixels = NDArray[np.uint8]  # (H, W, 3)
+    Pixels = NDArray[np.unsignedinteger[Any]]  # (H, W, 3) uint8, or uint16 where a task is `deep`
     Content = Latents | Pixels
     Returned = Content | Style
 
 __all__ = [
     "API_VERSION",
     "MASK",
+    "OLDEST_API_VERSION",
     "PICTURE",
     "STYLE",
     "TILE",
+    "Batch",
     "Context",
     "Named",
+    "Phase",
     "Task",
+    "Training",
     "Weighted",
     "hookimpl",
 ]
 
-API_VERSION = 1  # goes up when a plugin written for the version before may no longer work
+API_VERSION = 1  # goes up with what a plugin may use or has to do; a plugin names it as PMAVAE_API
+OLDEST_API_VERSION = 1  # plugins written for an older one no longer work
 PROJECT = "pmavae"
 ENTRY_POINT_GROUP = "pmavae.plugins"
 
@@ -141,6 +149,7 @@ class Named(NamedTuple):
 
     name: str  # of its file, without folder and suffix
     content: Any  # by `takes`, Latents or pixels
+    file: str  # what messages call it, as the user did
 
 
 class TileType(click.ParamType):
@@ -173,7 +182,7 @@ class Context:
     """What a transform may use beside its latents; made anew for every input."""
 
     open_model: Callable[[], PMAVAE]  # what `model` is, loaded when it is first asked for
-    open_task_model: Callable[[], TaskModel]  # what `task_model` is
+    open_task_model: Callable[[], nn.Module]  # what `task_model` is
     seed: int  # of --seed
     generator: torch.Generator  # on the CPU, freshly seeded: a result depends on no other input
     load: Callable[[str | Path], Latents]  # latents of another picture or latent file, by this model
@@ -182,8 +191,11 @@ class Context:
     progress: Progress  # parts done, of all, and a note if any: a bar on a terminal
     tables: Mapping[int, Sequence[int]] | None  # quantisation tables, where the input is a JPEG file
     open_features: Callable[[], FeatureNetwork]  # what `features` is
+    open_cache: Callable[[], Path]  # what `cache` is
+    device: torch.device  # where the networks and the latents are
     grey: bool = False  # whether the input is a greyscale picture
     pixels: Pixels | None = None  # (H, W, 3): what the latents are of, where the input is a picture
+    depth: int = 8  # bits a channel of the input, 16 only where the task is `deep`: those to return
 
     @property
     def model(self) -> PMAVAE:
@@ -200,6 +212,15 @@ class Context:
         """The network of the task's `weights`, in evaluation mode; ValueError for a task that names none."""
         return self.open_task_model()
 
+    @property
+    def cache(self) -> Path:
+        """A folder of the plugin's own for what it need not compute twice, made when it is asked for.
+
+        In the user's cache folder, or below PMAVAE_CACHE where that is set. Whatever is in it may be gone at
+        the next run, and others may write to it at the same time. Raises CacheError where it cannot be made.
+        """
+        return self.open_cache()
+
 
 class Task(ABC):
     """A transform of latents, or of pixels, and how the command line offers it.
@@ -213,6 +234,9 @@ class Task(ABC):
     writes: ClassVar[Literal["image", "latents"]] = "image"  # where the output's suffix does not say
     input_name: ClassVar[str] = "INPUT"  # what the usage line calls the inputs
     takes: ClassVar[Literal["latents", "pixels"]] = "latents"  # what transform is given, and returns
+    deep: ClassVar[bool] = (
+        False  # whether it takes pixels of 16 bits, where an input has them, and returns such
+    )
     weights: ClassVar[str | None] = None  # task of the weights that --weights names, unless the codec's
 
     @abstractmethod
@@ -222,13 +246,22 @@ class Task(ABC):
         """One picture to another.
 
         content: by `takes`, the picture's Latents (batch 1, float32, on the model's device) or its pixels,
-        (H, W, 3) uint8; not to be changed in place. Pixels of a latent file are those it decodes to.
-        options: the values of `params`, by name. Returns what it takes, or exactly `count(**options)` of
-        them. A task that takes latents may return pixels as well, from which a latent file is then encoded
-        anew, or a Style where `makes_style` says so. Where the task `gathers`, content is a list of Named.
+        (H, W, 3) uint8, or uint16 where the task is `deep`; not to be changed in place. Pixels of a latent
+        file are those it decodes to. options: the values of `params`, by name. Returns what it takes, or
+        exactly `count(**options)` of them. A task that takes latents may return pixels as well, from which a
+        latent file is then encoded anew, or a Style where `makes_style` says so. Where the task `gathers`,
+        content is a list of Named.
         Raise ValueError, with one sentence, for an input that cannot be transformed: the runner reports it
         with the input's name and goes on.
         """
+
+    def build_network(self, settings: Mapping[str, Any]) -> nn.Module:
+        """The untrained network of the task, where its `weights` are those of a plugin.
+
+        settings: what its training said of its shape, out of the checked weights file. Names and shapes of
+        parameters and buffers follow from them alone, so that those of the file fit.
+        """
+        raise NotImplementedError(f"task {self.name} makes no network")
 
     # The methods below get the options before a file is read, files as whatever names them; they may raise
     # click.UsageError for options that contradict each other.

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pmavae.errors import PMAVAEError
+from pmavae.manifest import WeightsIndex
 from pmavae.tensor_file import write_atomically
 from pmavae.training.evaluation import picture_paths
 from pmavae_cli.console import Console, print_json, print_table
@@ -25,6 +26,7 @@ class BenchSession:
     console: Console
     peers: str  # as --peers has them
     save: Path | None
+    index: WeightsIndex | None = None  # the weights that have a name; None for those that come with pmavae
     failures: list[Path] = field(default_factory=list)
 
     def pictures(self, folders: Iterable[Path], limit: int | None) -> list[tuple[int, Path]]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pmavae import PMAVAE
 from pmavae.errors import PMAVAEError
+from pmavae.manifest import WeightsIndex
 from pmavae.metrics import feature_distance, psnr, ssim
 from pmavae.training.evaluation import read_rgb, reconstruct, unit
 from pmavae.training.perceptual import PerceptualNetwork
@@ -41,11 +42,13 @@ class Score:
         return values
 
 
-def load_models(weights: Iterable[str], device: torch.device) -> dict[str, PMAVAE]:
+def load_models(
+    weights: Iterable[str], device: torch.device, index: WeightsIndex | None = None
+) -> dict[str, PMAVAE]:
     """The models by the names of their rows. Raises PMAVAEError for weights that cannot be had."""
     found: dict[str, PMAVAE] = {}
     for name in dict.fromkeys(weights):
-        model = PMAVAE.from_pretrained(name).to(device)
+        model = PMAVAE.from_pretrained(name, index).to(device)
         # Files that differ may have one id: that of a run has its folder's name and its step.
         label = f"{model.weights_id} ({name})" if model.weights_id in found else model.weights_id
         found[label] = model

@@ -1,63 +1,74 @@
-"""Colour profiles: to the sRGB that the model knows, and back to what a picture came in."""
+"""Colour profiles: to the sRGB that the model knows, and back to what a picture came in.
+
+By Little CMS through imagecodecs, which unlike Pillow converts 16 bits a channel too.
+"""
 
 from __future__ import annotations
 
-import io
 from functools import lru_cache
 from itertools import product
 
+import imagecodecs
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import ImageCms
+
+from pmavae.pixels import Pixels
 
 STEPS = (0, 32, 64, 128, 192, 255)  # of the colours that tell whether a profile is sRGB
 SAME = 2  # levels of 255 that a profile may differ from sRGB and still be it: encoders round
-_DAMAGED = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+_CMS = imagecodecs.CMS
 
 
-def is_sound(profile: bytes, mode: str) -> bool:
-    """Whether a profile can be read and is for pictures of this mode, "RGB" or "L"."""
+def is_sound(profile: bytes, channels: int) -> bool:
+    """Whether a profile can be read and is for pictures of so many channels, 3 or 1."""
     try:
-        return _transform(profile, mode, True) is not None
-    except _DAMAGED:
+        to_srgb(np.zeros((1, 1, channels), np.uint8), profile)
+    except (imagecodecs.CmsError, ValueError, TypeError):
         return False
+    return True
 
 
-def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """An "RGB" or "L" picture in its profile as "RGB" in sRGB; the profile `is_sound`.
+def to_srgb(pixels: Pixels, profile: bytes) -> Pixels:
+    """(H, W, 3) or (H, W, 1) in its profile as (H, W, 3) in sRGB; the profile `is_sound`.
 
     What lies beyond sRGB becomes the nearest colour in it.
     """
-    if image.mode == "RGB" and _is_srgb(profile):
-        return image
-    converted = ImageCms.applyTransform(image, _transform(profile, image.mode, True))
-    assert converted is not None
+    if pixels.shape[2] == 1:
+        return _convert(pixels[..., 0], profile, SRGB, "gray", "rgb")
+    return pixels if _is_srgb(profile) else _convert(pixels, profile, SRGB, "rgb", "rgb")
+
+
+def from_srgb(pixels: Pixels, profile: bytes) -> Pixels:
+    """The inverse of `to_srgb`: (H, W, 3) in sRGB to the profile's (H, W, 3) or (H, W, 1)."""
+    if is_grey(profile):
+        return _convert(pixels, SRGB, profile, "rgb", "gray").reshape(*pixels.shape[:2], 1)
+    return pixels if _is_srgb(profile) else _convert(pixels, SRGB, profile, "rgb", "rgb")
+
+
+def is_grey(profile: bytes) -> bool:
+    """Whether it is a profile of greys."""
+    return profile[16:20] == b"GRAY"
+
+
+def _convert(pixels: Pixels, own: bytes, other: bytes, colours: str, others: str) -> Pixels:
+    """Black to black. Raises imagecodecs.CmsError for profiles that are damaged or of other colours."""
+    # The tables that it makes of a profile to be quicker are coarser than 16 bits.
+    exact = _CMS.FLAGS.NOOPTIMIZE if pixels.dtype == np.uint16 else 0
+    converted: Pixels = imagecodecs.cms_transform(
+        np.ascontiguousarray(pixels),
+        own,
+        other,
+        colorspace=colours,
+        outcolorspace=others,
+        intent=_CMS.INTENT.RELATIVE_COLORIMETRIC,
+        flags=_CMS.FLAGS.BLACKPOINTCOMPENSATION | exact,
+    )
     return converted
-
-
-def from_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """The inverse of `to_srgb`: "RGB" in sRGB to a picture of the profile's mode."""
-    mode = "L" if profile[16:20] == b"GRAY" else "RGB"
-    if mode == "RGB" and _is_srgb(profile):
-        return image
-    converted = ImageCms.applyTransform(image, _transform(profile, mode, False))
-    assert converted is not None
-    return converted
-
-
-@lru_cache(maxsize=8)
-def _transform(profile: bytes, mode: str, to: bool) -> ImageCms.ImageCmsTransform:
-    """Between a profile and sRGB, black to black; raises one of _DAMAGED."""
-    own, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
-    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
-    if to:
-        return ImageCms.buildTransform(own, srgb, mode, "RGB", intent, flags)
-    return ImageCms.buildTransform(srgb, own, "RGB", mode, intent, flags)
 
 
 @lru_cache(maxsize=8)
 def _is_srgb(profile: bytes) -> bool:
     """Whether it means what sRGB means, so that pixels need not be rounded twice."""
     colours = np.array(list(product(STEPS, repeat=3)), np.uint8)[None]
-    converted = ImageCms.applyTransform(Image.fromarray(colours), _transform(profile, "RGB", True))
-    assert converted is not None
-    return int(np.abs(np.asarray(converted).astype(int) - colours).max()) <= SAME
+    return int(np.abs(_convert(colours, profile, SRGB, "rgb", "rgb").astype(int) - colours).max()) <= SAME

@@ -13,6 +13,8 @@ from PIL import Image
 
 from pmavae.comparison import Comparison, compare_pictures
 from pmavae.errors import ImageError
+from pmavae.manifest import WeightsIndex
+from pmavae.pixels import Pixels, eight_bits, sixteen_bits
 from pmavae.tensor_file import write_atomically
 from pmavae_cli.carried import unpack_alpha
 from pmavae_cli.comparison_page import page, shrink_to_fit, side_by_side
@@ -21,8 +23,7 @@ from pmavae_cli.inputs import Source
 from pmavae_cli.jobs import OutputError
 from pmavae_cli.options import RunOptions
 from pmavae_cli.session import LoadedPixels, Session
-
-Pixels = NDArray[np.uint8]
+from pmavae_cli.transparency import fit_alpha
 
 COLOURS = ("red", "green", "blue")
 
@@ -32,7 +33,7 @@ class Compared:
     """Two files as they were compared."""
 
     names: tuple[str, str]
-    pictures: tuple[Pixels, Pixels]  # (H, W, 3), on white where one is transparent
+    pictures: tuple[NDArray[np.uint8], NDArray[np.uint8]]  # (H, W, 3), on white where one is transparent
     found: Comparison
     alpha: Comparison | None  # of their transparency, where one has some
     grey: bool  # both, so that one channel tells of all three
@@ -52,10 +53,18 @@ class Compared:
 
 
 def compare_sources(
-    a: Source, b: Source, options: RunOptions, console: Console, resize: bool = False
+    a: Source,
+    b: Source,
+    options: RunOptions,
+    console: Console,
+    resize: bool = False,
+    index: WeightsIndex | None = None,
 ) -> Compared:
-    """Read and measure two files; raises PMAVAEError where one is bad or their sizes differ."""
-    session = Session.open(options, console)
+    """Read and measure two files; raises PMAVAEError where one is bad or their sizes differ.
+
+    The weights that decode latent files have names by the index.
+    """
+    session = Session.open(options, console, index=index)
     first, second = session.load_pixels(a), session.load_pixels(b)
     pixels, others = first.pixels, second.pixels
     alpha, other_alpha = _alpha(first), _alpha(second)
@@ -66,14 +75,19 @@ def compare_sources(
             "give pictures of one size, or --resize"
         )
     if size != other_size:
-        others, other_alpha = _resized(others, size), _resized(other_alpha, size)
+        others, other_alpha = (
+            _resized(eight_bits(others), size),
+            fit_alpha(other_alpha, *size, other_alpha.dtype),
+        )
     found_alpha = None
     if first.carried.get("alpha") or second.carried.get("alpha"):
-        found_alpha = compare_pictures(_three(alpha), _three(other_alpha))
+        found_alpha = compare_pictures(_three(eight_bits(alpha)), _three(eight_bits(other_alpha)))
         pixels, others = _on_white(pixels, alpha), _on_white(others, other_alpha)
+    if pixels.dtype != others.dtype:
+        pixels, others = sixteen_bits(pixels), sixteen_bits(others)
     return Compared(
         names=(a.name, b.name),
-        pictures=(pixels, others),
+        pictures=(eight_bits(pixels), eight_bits(others)),
         found=compare_pictures(pixels, others),
         alpha=found_alpha,
         grey=first.carried.get("mode") == second.carried.get("mode") == "L",
@@ -94,7 +108,7 @@ def facts(compared: Compared) -> dict[str, Any]:
         "equal": compared.equal,
         "psnr": None if math.isinf(found.psnr) else round(found.psnr, 4),
         "ssim": round(found.ssim, 6),
-        "largest_difference": compared.by_channel("largest"),
+        "largest_difference": {key: round(value, 3) for key, value in compared.by_channel("largest").items()},
         "mean_shift": {key: round(value, 4) for key, value in compared.by_channel("shift").items()},
     }
 
@@ -109,7 +123,11 @@ def table(compared: Compared) -> list[list[str]]:
         ["", "all", *largest],
         ["PSNR (dB)", psnr, *blank],
         ["SSIM", f"{found.ssim:.4f}", *blank],
-        ["largest difference", str(max(largest.values())), *map(str, largest.values())],
+        [
+            "largest difference",
+            f"{max(largest.values()):.4g}",
+            *(f"{value:.4g}" for value in largest.values()),
+        ],
         ["mean shift", f"{sum(found.shift) / 3:+.2f}", *(f"{value:+.2f}" for value in shift.values())],
     ]
 
@@ -133,9 +151,7 @@ def _alpha(loaded: LoadedPixels) -> Pixels:
     alpha = unpack_alpha(loaded.carried)
     if alpha is None:
         return np.full((height, width), 255, np.uint8)
-    if alpha.size != (width, height):  # a latent file may keep it at a lower resolution
-        alpha = alpha.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(alpha)
+    return fit_alpha(alpha, width, height, alpha.dtype)  # a latent file may keep it at a lower resolution
 
 
 def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
@@ -147,6 +163,7 @@ def _three(grey: Pixels) -> Pixels:
 
 
 def _on_white(pixels: Pixels, alpha: Pixels) -> Pixels:
-    image = Image.new("RGB", (pixels.shape[1], pixels.shape[0]), (255, 255, 255))
-    image.paste(Image.fromarray(pixels), mask=Image.fromarray(alpha))
-    return np.asarray(image)
+    most = np.iinfo(pixels.dtype).max
+    weight = alpha.astype(np.float32)[..., None] / np.iinfo(alpha.dtype).max
+    blended: Pixels = (pixels * weight + most * (1 - weight)).round().astype(pixels.dtype)
+    return blended

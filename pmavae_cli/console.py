@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -44,26 +45,38 @@ class Console:
     json: bool = False
     debug: bool = False
     first: Callable[[], None] = lambda: None  # what has to be said before anything else is
+    aside: Callable[[], AbstractContextManager[None]] = nullcontext  # keeps bars away from what is printed
+    failures: int = 0  # said so far
+    _said: set[str] = field(default_factory=set)
 
-    def note(self, message: str) -> None:
-        """Something that the user should know; not said with -q."""
-        if not self.quiet:
-            self.first()
-            say(message)
+    def note(self, message: str, *, once: str | None = None) -> None:
+        """Something that the user should know; not said with -q, and once a run where `once` names it."""
+        if not self.quiet and self._is_new(once):
+            self._say(message)
 
-    def detail(self, message: str) -> None:
-        """Something that only -v asks for."""
-        if self.verbose:
-            self.first()
+    def detail(self, message: str, *, once: str | None = None) -> None:
+        """Something that only -v asks for, once a run where `once` names it."""
+        if self.verbose and self._is_new(once):
+            self._say(message)
+
+    def _is_new(self, name: str | None) -> bool:
+        new = name is None or name not in self._said
+        self._said |= {name} if name else set()
+        return new
+
+    def _say(self, message: str) -> None:
+        self.first()
+        with self.aside():
             say(message)
 
     def result(self, row: dict[str, Any]) -> None:
         """An output that was written: its path, or with --json the whole row."""
-        if self.json:
-            print_json(row)
-        elif row["output"] != "-":
-            # The very bytes of the name, for the next program in the pipe.
-            click.echo(os.fsencode(row["output"]))
+        with self.aside():
+            if self.json:
+                print_json(row)
+            elif row["output"] != "-":
+                # The very bytes of the name, for the next program in the pipe.
+                click.echo(os.fsencode(row["output"]))
 
     def skipped(self, name: str, inputs: Mapping[str, Any], output: str, task: str) -> None:
         """An output that was there already; `inputs` is what its row has of them."""
@@ -73,14 +86,21 @@ class Console:
 
     def failure(self, name: str, task: str, error: Exception) -> None:
         """One input that failed, in one sentence that has its name."""
-        self.first()
-        message = one_line(str(error) or type(error).__name__)
-        if not message.startswith((f"{name} ", f"{name}:")):
-            message = f"{name}: {message}"
-        say(message)
+        trace = ""
         if self.debug:
             import traceback  # not for every start
 
-            traceback.print_exception(error)
-        if self.json:
-            print_json({"input": name, "task": task, "status": "failed", "error": one_line(message)})
+            trace = "".join(traceback.format_exception(error))
+        self.failed(name, task, one_line(str(error) or type(error).__name__), trace)
+
+    def failed(self, name: str, task: str, message: str, trace: str = "") -> None:
+        """As `failure`, for an error that is known by what it says."""
+        self.first()
+        self.failures += 1
+        if not message.startswith((f"{name} ", f"{name}:")):
+            message = f"{name}: {message}"
+        with self.aside():
+            say(message)
+            click.echo(trace, err=True, nl=False)
+            if self.json:
+                print_json({"input": name, "task": task, "status": "failed", "error": one_line(message)})

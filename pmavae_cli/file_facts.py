@@ -7,28 +7,32 @@ import sys
 from typing import Any, BinaryIO
 
 from pmavae.errors import ImageError
+from pmavae.manifest import WeightsIndex
 from pmavae_cli.formats import LATENTS, format_of, starts_like_a_picture
 from pmavae_cli.inputs import Source
 
 
-def describe_file(source: Source) -> dict[str, Any]:
-    """The facts of a picture, a latent or style file or a weights file; raises PMAVAEError, naming it."""
+def describe_file(source: Source, index: WeightsIndex) -> dict[str, Any]:
+    """The facts of a picture, a latent or style file or a weights file; raises PMAVAEError, naming it.
+
+    Weights in the index are released ones.
+    """
     if source.path is None:
-        return _describe(io.BytesIO(sys.stdin.buffer.read()), source)
+        return _describe(io.BytesIO(sys.stdin.buffer.read()), source, index)
     try:
         with source.path.open("rb") as file:
-            return _describe(file if file.seekable() else io.BytesIO(file.read()), source)
+            return _describe(file if file.seekable() else io.BytesIO(file.read()), source, index)
     except OSError as reason:
         raise ImageError(f"{source.name} cannot be read: {reason.strerror or reason}") from None
 
 
-def _describe(stream: BinaryIO, source: Source) -> dict[str, Any]:
+def _describe(stream: BinaryIO, source: Source, index: WeightsIndex) -> dict[str, Any]:
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
-    return {"file": source.name, "bytes": size, **_by_kind(stream, source)}
+    return {"file": source.name, "bytes": size, **_by_kind(stream, source, index)}
 
 
-def _by_kind(stream: BinaryIO, source: Source) -> dict[str, Any]:
+def _by_kind(stream: BinaryIO, source: Source, index: WeightsIndex) -> dict[str, Any]:
     first_bytes = stream.read(16)
     stream.seek(0)
     # The length of a header, before its brace, may look like the start of a picture.
@@ -41,7 +45,7 @@ def _by_kind(stream: BinaryIO, source: Source) -> dict[str, Any]:
             from pmavae_cli.tensor_file_facts import describe_tensor_file
 
             path = source.path if isinstance(stream, io.BufferedReader) else None
-            return describe_tensor_file(path or stream.read(), source.name)
+            return describe_tensor_file(path or stream.read(), source.name, index)
     from pmavae_cli.picture_facts import describe_picture
 
     return describe_picture(stream, source.name)

@@ -14,6 +14,7 @@ class Format:
     suffixes: tuple[str, ...]  # the first is the usual one
     pillow: str  # Pillow's name; empty for latent files
     alpha: bool = False
+    deep: bool = False  # 16 bits a channel
     grey: bool = False
     icc: bool = False
     exif: bool = False
@@ -26,13 +27,15 @@ class Format:
         return bool(self.pillow)
 
 
-PNG = Format("png", (".png",), "PNG", alpha=True, grey=True, icc=True, exif=True, xmp=True)
+PNG = Format("png", (".png",), "PNG", alpha=True, deep=True, grey=True, icc=True, exif=True, xmp=True)
 LATENTS = Format("safetensors", (".safetensors",), "")
 FORMATS = (
     PNG,
     Format("jpg", (".jpg", ".jpeg"), "JPEG", grey=True, icc=True, exif=True, xmp=True, max_side=65_500),
     Format("webp", (".webp",), "WEBP", alpha=True, icc=True, exif=True, xmp=True, max_side=16_383),
-    Format("tiff", (".tif", ".tiff"), "TIFF", alpha=True, grey=True, icc=True, exif=True, xmp=True),
+    Format(
+        "tiff", (".tif", ".tiff"), "TIFF", alpha=True, deep=True, grey=True, icc=True, exif=True, xmp=True
+    ),
     Format("avif", (".avif",), "AVIF", alpha=True, icc=True, exif=True, xmp=True, max_side=65_536),
     Format("bmp", (".bmp",), "BMP", grey=True),
     LATENTS,

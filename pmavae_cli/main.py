@@ -16,7 +16,7 @@ from pmavae_cli.commands.compare import compare
 from pmavae_cli.commands.completion import completion
 from pmavae_cli.commands.info import info
 from pmavae_cli.commands.plugins import plugins
-from pmavae_cli.commands.train import train
+from pmavae_cli.commands.train import train_with
 from pmavae_cli.console import say
 from pmavae_cli.plugin_manager import Registry, find_plugins, load_plugins
 from pmavae_cli.task_command import task_command
@@ -35,7 +35,11 @@ class Commands(click.Group):
             context_settings={"help_option_names": ["-h", "--help"]},
         )
         self._tasks = [task_command(task) for task in registry.tasks.values()]
-        self._others: list[click.Command] = [train, bench, compare, info, plugins, completion]
+        self._others = [
+            train_with(registry.trainings),
+            *(bench, compare, info, plugins, completion),
+            *registry.commands.values(),
+        ]
         for command in (*self._tasks, *self._others):
             self.add_command(command)
 

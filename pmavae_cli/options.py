@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from copy import copy
@@ -44,6 +45,46 @@ class ShardType(click.ParamType):
         if not 1 <= shard.part <= shard.parts:
             self.fail(f"{value!r} is not I/N with I from 1 to N: write 1/4, say, for a quarter.", param, ctx)
         return shard
+
+
+class RayType(click.ParamType):
+    """Where a Ray cluster is."""
+
+    name = "[ADDRESS]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in ("local", "auto") or _RAY_ADDRESS.fullmatch(value):
+            return str(value)
+        self.fail(f"{value!r} is not auto, host:port or ray://host:port.", param, ctx)
+
+
+# A port after a colon, and no slash before it but those of ray://.
+_RAY_ADDRESS = re.compile(r"(ray://)?([^/:\s]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}|ray://[^/:\s]+")
+
+
+def with_ray_address(arguments: Sequence[str]) -> list[str]:
+    """A command line in which every --ray has its value.
+
+    The word after a bare --ray is its address only if it looks like one and is no file: else it is an INPUT.
+    """
+    found = list(arguments)
+    end = found.index("--") if "--" in found else len(found)
+    for place in [i for i, word in enumerate(found[:end]) if word == "--ray"][::-1]:
+        following = found[place + 1] if place + 1 < end else ""
+        if _is_ray_address(following):
+            found[place : place + 2] = [f"--ray={following}"]
+        else:
+            found[place] = "--ray=local"
+    return found
+
+
+def _is_ray_address(word: str) -> bool:
+    if word.startswith("ray://"):
+        return True
+    if word != "auto" and not _RAY_ADDRESS.fullmatch(word):
+        return False
+    # A style has a weight after its colon.
+    return not (os.path.lexists(word) or os.path.lexists(word.rpartition(":")[0]))
 
 
 COMMON_OPTIONS = (
@@ -108,6 +149,12 @@ COMMON_OPTIONS = (
         ["--threads"], type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: all cores."
     ),
     click.Option(
+        ["--ray"],
+        type=RayType(),
+        help="Share the inputs among the workers of the Ray cluster at auto, host:port or ray://host:port. "
+        "Without ADDRESS: of one that is started on this machine.",
+    ),
+    click.Option(
         ["--seed"],
         type=click.IntRange(0, 2**32 - 1),
         metavar="N",
@@ -154,6 +201,7 @@ class RunOptions:
     weights: str | None = None
     device: str = "auto"
     threads: int | None = None
+    ray: str | None = None  # address of a cluster; "local" for one of this machine
     seed: int = 0
     json: bool = False
     quiet: bool = False

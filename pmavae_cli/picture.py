@@ -17,10 +17,13 @@ from PIL.ExifTags import Base
 
 from pmavae.config import MIN_SIZE
 from pmavae.errors import ImageError
-from pmavae.picture_files import TURNS, UNREADABLE
+from pmavae.picture_files import UNREADABLE, upright
+from pmavae.pixels import STEP, Pixels, eight_bits, luma
 from pmavae_cli.carried import pack, pack_alpha, unpack_alpha
 from pmavae_cli.colour import is_sound, to_srgb
 from pmavae_cli.formats import READABLE, READABLE_NAMES, starts_like_a_picture
+from pmavae_cli.sixteen import bits_of, is_read_here, read_channels
+from pmavae_cli.transparency import fill_hidden
 
 _GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"})
 _COLOUR = frozenset({"RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "HSV"})
@@ -54,7 +57,7 @@ _OTHER_METADATA = frozenset((700, 33723, 34377, 34675))  # XMP, IPTC, Photoshop 
 class Picture:
     """The first frame of a picture file, upright."""
 
-    pixels: Image.Image  # "RGB"
+    pixels: Pixels  # (H, W, 3), uint16 where the file has 16 bits a channel
     carried: dict[str, str]  # see carried.py
     notes: tuple[str, ...]  # what of the file is not used
     tables: Mapping[int, Sequence[int]] | None = None  # quantisation tables of a JPEG file
@@ -71,7 +74,7 @@ def read_picture(stream: BinaryIO, name: str) -> Picture:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(stream, formats=READABLE) as image:
-                return _convert(image, name)
+                return _convert(image, stream, name)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise ImageError(f"{name} has more than {limit} million pixels: make it smaller first") from None
@@ -93,13 +96,13 @@ def read_picture(stream: BinaryIO, name: str) -> Picture:
 def read_mask(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
     """The greys of a picture file, (H, W), black where it is transparent; raises as `read_picture` does."""
     picture = read_picture(stream, name)
-    grey = picture.pixels.convert("L")
-    if alpha := unpack_alpha(picture.carried):
-        grey = ImageChops.multiply(grey, alpha)
-    return np.asarray(grey)
+    grey = luma(eight_bits(picture.pixels))
+    if (alpha := unpack_alpha(picture.carried)) is not None:
+        grey = np.asarray(ImageChops.multiply(Image.fromarray(grey), Image.fromarray(eight_bits(alpha))))
+    return grey
 
 
-def _convert(image: Image.Image, name: str) -> Picture:
+def _convert(image: Image.Image, stream: BinaryIO, name: str) -> Picture:
     if min(image.size) < MIN_SIZE:
         raise ImageError(
             f"{name} is {image.width}×{image.height} px, and both sides must be at least {MIN_SIZE} px: "
@@ -112,43 +115,64 @@ def _convert(image: Image.Image, name: str) -> Picture:
     # A phone's JPEG may hold previews of the same picture as further frames.
     if frames > 1 and image.format != "MPO":
         notes.append(f"the first of its {frames} frames is used")
-    image.load()
+    plain = is_read_here(image, stream)
+    if not plain or image.format != "TIFF":
+        image.load()  # some metadata of a PNG file come after its pixels
     carried: dict[str, str] = {}
     tables = getattr(image, "quantization", None)
     profile: bytes = image.info.get("icc_profile") or b""
     orientation, exif = _metadata(image)
     xmp = _xmp(image)
-    if orientation in TURNS:
-        image = image.transpose(TURNS[orientation])
-    if image.mode.startswith("I"):
-        notes.append("it has 16 bits a pixel, of which 8 are used")
-        image = _eight_bits(image)
-    if image.mode in _GREY:
+    if plain:
+        colours, alpha = read_channels(image, stream)
+    else:
+        if image.mode.startswith("I") or bits_of(image) > 8:
+            notes.append("it has more than 8 bits a channel, of which 8 are used")
+        if image.mode == "CMYK":
+            image, profile = _from_cmyk(image, profile), b""
+        colours, alpha = _eight(image)
+    if colours.dtype == np.uint16:
+        carried["depth"] = "16"
+    colours = upright(colours, orientation)
+    alpha = None if alpha is None else upright(alpha, orientation)
+    grey = colours.shape[2] == 1
+    if grey:
         carried["mode"] = "L"
-    if image.mode == "CMYK":
-        image, profile = _from_cmyk(image, profile), b""
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        carried["alpha"] = pack_alpha(image.getchannel("A"))
     # A profile of greys describes greys only, one of colours only colours.
-    grey = carried.get("mode") == "L"
-    image = image.convert("L" if grey and profile[16:20] == b"GRAY" else "RGB")
-    if profile[16:20] == (b"GRAY" if image.mode == "L" else b"RGB "):
-        if is_sound(profile, image.mode):
+    if profile[16:20] == (b"GRAY" if grey else b"RGB "):
+        if is_sound(profile, colours.shape[2]):
             carried["icc"] = pack(profile)
-            image = to_srgb(image, profile)
+            colours = to_srgb(colours, profile)
         else:
             notes.append("its colour profile is damaged and is left out")
+    if colours.shape[2] == 1:
+        colours = colours.repeat(3, axis=2)
+    if alpha is not None:
+        carried["alpha"] = pack_alpha(alpha)
+        colours = fill_hidden(colours, alpha)
     if exif:
         carried["exif"] = pack(exif)
     if xmp:
         carried["xmp"] = pack(xmp)
-    return Picture(image.convert("RGB"), carried, tuple(notes), tables or None)
+    return Picture(colours, carried, tuple(notes), tables or None)
+
+
+def _eight(image: Image.Image) -> tuple[Pixels, Pixels | None]:
+    """The channels of a loaded picture, (H, W, 3) or (H, W, 1), and its transparency."""
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    grey = image.mode in _GREY
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = np.asarray(image.getchannel("A"))
+    colours = np.asarray(image.convert("L" if grey else "RGB"))
+    return colours[..., None] if grey else colours, alpha
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float32).clip(0, 65535)
-    return Image.fromarray((values / 257).round().astype(np.uint8))
+    return Image.fromarray((values / STEP).round().astype(np.uint8))
 
 
 def _from_cmyk(image: Image.Image, profile: bytes) -> Image.Image:

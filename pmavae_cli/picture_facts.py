@@ -29,7 +29,7 @@ def describe_picture(stream: BinaryIO, name: str) -> dict[str, Any]:
             image.load()
             orientation = _orientation(image)
             bits = _bits(image, stream)
-            width, height = picture.pixels.size
+            height, width = picture.pixels.shape[:2]
             return {
                 "kind": "picture",
                 "format": image.format,

@@ -13,7 +13,7 @@ from string import Template
 import click
 
 from pmavae.errors import PMAVAEError
-from pmavae_cli.plugin_manager import COMMANDS, TASK_NAME
+from pmavae_cli.plugin_checks import COMMANDS, TASK_NAME
 
 LONGEST = 40  # of a name: it becomes part of file names
 FILES = {  # of the package: the file of the template

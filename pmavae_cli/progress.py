@@ -1,42 +1,195 @@
-"""A bar on stderr while one picture takes its time: on a terminal only, and gone when it is done."""
+"""Bars on stderr: on a terminal only, below all that is printed meanwhile, and gone when the run ends."""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from pmavae_cli.api import Progress as Report
-from pmavae_cli.console import Console
+from pmavae_cli.console import Console, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress import Progress, TaskID
+
+WIDEST_NAME = 40  # columns
+
+
+class Bars:
+    """How far a run is, and how far the picture at work; this class shows nothing."""
+
+    def done(self, count: int) -> None:
+        """So many of the pictures have ended, well or not."""
+
+    @contextmanager
+    def picture(self, name: str) -> Iterator[Report]:
+        """What to call with the parts done and the parts of all, of the picture at work."""
+        yield lambda done, total, note="": None
 
 
 @contextmanager
-def progress_bar(console: Console, name: str) -> Iterator[Report]:
-    """What to call with the parts done and the parts of all; the bar is shown from the first call on."""
-    if console.quiet or not sys.stderr.isatty():
-        yield lambda done, total, note="": None
+def bars(console: Console, pictures: int) -> Iterator[Bars]:
+    """The bars of a run that has so many pictures to do; of a single one there is only its own."""
+    if console.quiet or not sys.stderr.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+        yield Bars()
         return
-    from rich.console import Console as RichConsole
-    from rich.markup import escape
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    shown = _Shown(console, pictures)
+    console.aside = shown.aside
+    try:
+        yield shown
+    finally:
+        console.aside = nullcontext
+        shown.hide()
 
-    bar = Progress(
-        TextColumn("{task.description}"),
+
+class _Shown(Bars):
+    """Bars on a terminal."""
+
+    def __init__(self, console: Console, pictures: int) -> None:
+        from rich.console import Console as RichConsole
+
+        self._console = console
+        self._screen = RichConsole(stderr=True)
+        self._start = time.perf_counter()
+        self._batch = _batch_bar(self._screen)
+        self._picture = _picture_bar(self._screen)
+        self._all: TaskID | None = None
+        self._live: Live | None = None
+        if pictures > 1:
+            self._all = self._batch.add_task("", total=pictures, rate="", left="", failed="")
+        self._show()
+
+    def done(self, count: int) -> None:
+        """So many of the pictures have ended, well or not."""
+        if self._all is not None:
+            self._batch.update(self._all, completed=count)
+
+    @contextmanager
+    def picture(self, name: str) -> Iterator[Report]:
+        """What to call with the parts done and the parts of all; the bar is shown from the first call on."""
+        from rich.markup import escape
+
+        task = self._picture.add_task(escape(one_line(name)), total=None, note="", visible=False)
+
+        begun = False
+
+        def show(done: int, total: int, note: str = "") -> None:
+            nonlocal begun
+            if total > 1:
+                self._picture.update(task, completed=done, total=total, note=escape(note), visible=True)
+                self._show()
+                if self._live and not begun:
+                    self._live.refresh()
+                begun = True
+
+        try:
+            yield show
+        finally:
+            last = self._live if self._all is None else None
+            if last:
+                last.refresh()
+            self._picture.remove_task(task)
+            if last:
+                self.hide()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """The bars are out of the way while something is printed."""
+        showing = self._live is not None
+        self.hide()
+        try:
+            yield
+        finally:
+            if showing:
+                self._show()
+
+    def hide(self) -> None:
+        """Take the bars off the terminal."""
+        live, self._live = self._live, None
+        if live:
+            live.stop()
+
+    def _show(self) -> None:
+        from rich.live import Live
+
+        if self._live or (self._all is None and not any(task.visible for task in self._picture.tasks)):
+            return
+        # A display that is started again would erase what was printed since it stopped, hence a new one.
+        self._live = Live(
+            get_renderable=self._render,
+            console=self._screen,
+            refresh_per_second=8,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start(refresh=True)
+
+    def _render(self) -> Group:
+        from rich.console import Group
+
+        if self._all is not None:
+            task = self._batch.tasks[0]
+            seconds = time.perf_counter() - self._start
+            rate = task.completed / seconds if task.completed else 0.0
+            left = (task.total or 0) - task.completed
+            failed = self._console.failures
+            self._batch.update(
+                self._all,
+                rate=_rate(rate) if rate else "",
+                left=f"{_clock(left / rate)} left" if rate else "",
+                failed=f"{failed} failed" if failed else "",
+            )
+        rows = [bar.get_renderable() for bar in (self._batch, self._picture) if _visible(bar)]
+        return Group(*rows)
+
+
+def _visible(bar: Progress) -> bool:
+    return any(task.visible for task in bar.tasks)
+
+
+def _batch_bar(screen: RichConsole) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    return Progress(
+        MofNCompleteColumn(),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("[red]{task.fields[failed]}"),
+        console=screen,
+        auto_refresh=False,
+    )
+
+
+def _picture_bar(screen: RichConsole) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    return Progress(
+        TextColumn(
+            "{task.description}",
+            table_column=Column(no_wrap=True, overflow="ellipsis", max_width=WIDEST_NAME),
+        ),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=RichConsole(stderr=True),
-        transient=True,
+        console=screen,
+        auto_refresh=False,
     )
-    task = bar.add_task(escape(name), total=None, note="")
 
-    def show(done: int, total: int, note: str = "") -> None:
-        if total > 1:
-            bar.start()
-            bar.update(task, completed=done, total=total, note=escape(note))
 
-    try:
-        yield show
-    finally:
-        bar.stop()
+def _rate(rate: float) -> str:
+    return f"{rate:.{0 if rate >= 10 else 1 if rate >= 1 else 2}f} pictures/s"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pmavae.errors import PMAVAEError
+from pmavae.manifest import WeightsIndex
 from pmavae.restoration.network import Restorer
 from pmavae.training.evaluation import read_rgb
 from pmavae.training.restoration_evaluation import (
@@ -62,11 +63,13 @@ class Mean(Score):
     gain: float | None  # dB of PSNR more than that peer has; None where either is infinite
 
 
-def load_restorers(weights: Iterable[str], task: str, device: torch.device) -> dict[str, Restorer]:
+def load_restorers(
+    weights: Iterable[str], task: str, device: torch.device, index: WeightsIndex | None = None
+) -> dict[str, Restorer]:
     """The networks by the names of their rows. Raises PMAVAEError for weights that cannot be had."""
     found: dict[str, Restorer] = {}
     for name in dict.fromkeys(weights):
-        model = Restorer.from_pretrained(name, task)
+        model = Restorer.from_pretrained(name, task, index)
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         label = f"{model.weights_id} ({name})" if model.weights_id in found else model.weights_id
         found[label] = model
@@ -110,6 +113,8 @@ def _by_command(model: Restorer, trial: Trial) -> NDArray[np.uint8]:
         progress=lambda done, total, note="": None,
         tables=trial.tables,
         open_features=unused,
+        open_cache=unused,
+        device=model.device,
     )
     result = task.transform(trial.shown, context, **options)
     return np.asarray(result, np.uint8)

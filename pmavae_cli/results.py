@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pmavae import Latents, Style
 from pmavae.config import MIN_SIZE
-from pmavae.pixels import to_pixels
+from pmavae.pixels import Pixels, to_pixels
 from pmavae_cli.api import Task
 from pmavae_cli.formats import Format
-from pmavae_cli.session import LatentsError, Session
+from pmavae_cli.session import LatentsError, Session, pixel_type
 from pmavae_cli.writing import render_latents, render_picture, render_style
 
 
@@ -35,7 +34,9 @@ class LatentResult:
         """What a file of this format holds; all that takes a model is done here."""
         if not form.is_image:
             return self
-        return PixelResult(self.session, to_pixels(self.session.model.decode(self.latents)[0]), self.carried)
+        dtype = pixel_type(self.carried) if form.deep else np.uint8
+        picture = self.session.model.decode(self.latents)[0]
+        return PixelResult(self.session, to_pixels(picture, dtype), self.carried)
 
     def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
         """The bytes of a file, once converted, and a note for all that it cannot hold."""
@@ -47,7 +48,7 @@ class PixelResult:
     """Pixels, which a latent file is encoded from."""
 
     session: Session
-    pixels: NDArray[np.uint8]  # (H, W, 3)
+    pixels: Pixels  # (H, W, 3)
     carried: Mapping[str, str]
 
     @property
@@ -103,6 +104,9 @@ def as_result(session: Session, returned: Any, carried: Mapping[str, str], task:
     if not isinstance(returned, np.ndarray):
         raise LatentsError(f"task {task.name} returned {type(returned).__name__} instead of pixels")
     shape, kind = returned.shape, returned.dtype
-    if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < MIN_SIZE:
-        raise LatentsError(f"task {task.name} returned {kind} {shape} instead of uint8 pixels (H, W, 3)")
+    kinds = [np.dtype(np.uint8), *([np.dtype(np.uint16)] if task.deep else [])]
+    if kind not in kinds or len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < MIN_SIZE:
+        wanted = " or ".join(map(str, kinds))
+        raise LatentsError(f"task {task.name} returned {kind} {shape} instead of {wanted} pixels (H, W, 3)")
+    carried = {key: value for key, value in carried.items() if key != "depth" or kind == np.uint16}
     return PixelResult(session, returned, carried)

@@ -6,18 +6,16 @@ import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
-import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pmavae import PMAVAE, PRESETS, Latents, Style
-from pmavae.errors import ImageError, PMAVAEError, WeightsError
+from pmavae import PRESETS, Latents, Style
+from pmavae.errors import ImageError, PMAVAEError
 from pmavae.latent_file import (
     LatentHeader,
     check_weights,
@@ -26,18 +24,17 @@ from pmavae.latent_file import (
     read_latents_or_style,
 )
 from pmavae.latents import expected_shapes
-from pmavae.pixels import to_pixels
-from pmavae.refinement.features import FeatureNetwork
+from pmavae.manifest import WeightsIndex, released_weights
+from pmavae.pixels import Pixels, eight_bits, to_pixels
 from pmavae.style_source import fit_side, style_view
-from pmavae.task_models import CODEC_BOUND, TaskModel, load_task_model
-from pmavae.texture.network import TexturePrior
-from pmavae.weights import Manifest, has_weights, weights_folder
+from pmavae.task_network import Builder
 from pmavae_cli.carried import METADATA
 from pmavae_cli.console import Console
-from pmavae_cli.formats import LATENTS, format_of
+from pmavae_cli.formats import LATENTS, format_of, starts_like_a_picture
 from pmavae_cli.inputs import Source
 from pmavae_cli.options import RunOptions
 from pmavae_cli.picture import Picture, read_mask, read_picture
+from pmavae_cli.run_models import RunModels, choose_device
 
 # Reading makes an error of Pillow's warning of too large a picture, and all threads share their warnings.
 _READING = Lock()
@@ -53,7 +50,7 @@ class Loaded:
 
     latents: Latents
     carried: dict[str, str]  # see carried.py
-    pixels: NDArray[np.uint8] | None = None  # (H, W, 3), what was encoded; None out of a latent file
+    pixels: Pixels | None = None  # (H, W, 3), what was encoded; None out of a latent file
 
 
 @dataclass(frozen=True)
@@ -69,83 +66,37 @@ class LoadedStyle:
 class LoadedPixels:
     """One input as pixels."""
 
-    pixels: NDArray[np.uint8]  # (H, W, 3)
+    pixels: Pixels  # (H, W, 3)
     carried: dict[str, str]
     tables: Mapping[int, Sequence[int]] | None  # of a JPEG file
     decoded: bool  # out of latents
 
 
 @dataclass(frozen=True)
-class Session:
-    """What one run computes with; a model is loaded when it is first used."""
+class Session(RunModels):
+    """What one run computes with, and reading with it."""
 
-    options: RunOptions
-    console: Console
-    task_weights: str | None  # the task whose weights --weights names; None for the autoencoder's
-    device: torch.device
     dtype: torch.dtype  # of latents
 
     @classmethod
-    def open(cls, options: RunOptions, console: Console, task_weights: str | None = None) -> Session:
-        """Find the device; raises click.UsageError where it is not there."""
+    def open(
+        cls,
+        options: RunOptions,
+        console: Console,
+        task_weights: str | None = None,
+        index: WeightsIndex | None = None,
+        build_network: Builder | None = None,
+    ) -> Session:
+        """Find the device; raises click.UsageError where it is not there.
+
+        Without an index, the weights that come with pmavae have names.
+        """
         if options.threads:
             torch.set_num_threads(options.threads)
         device = choose_device(options.device)
-        return cls(options, console, task_weights, device, getattr(torch, options.dtype))
-
-    @cached_property
-    def model(self) -> PMAVAE:
-        """The autoencoder. Raises WeightsError."""
-        asked = self.options.weights if self.task_weights is None else None
-        name = asked or self.options.preset
-        model = PMAVAE.from_pretrained(name)
-        self._check_preset(name, model.config.preset)
-        self._tell(model.weights_id)
-        return model.to(self.device)
-
-    @cached_property
-    def task_model(self) -> TaskModel:
-        """The network of the task. Raises WeightsError, and ValueError for a task without."""
-        task = self.task_weights
-        if task is None:
-            raise ValueError("the task names no weights of its own")
-        name = self.options.weights or self.options.preset
-        if name in PRESETS and not has_weights(name, task):
-            if task in CODEC_BOUND:
-                self._refuse_preset(name, task)
-            self.console.detail(f"{task} has no weights of preset {name}, those of tiny are used")
-            name = "tiny"
-        model = load_task_model(name, task)
-        if self.options.weights:
-            self._check_preset(name, model.config.preset)
-        if isinstance(model, TexturePrior):
-            model.check_codec(self.model)
-        self._tell(model.weights_id)
-        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    @cached_property
-    def features(self) -> FeatureNetwork:
-        """The network that compares pictures. Raises WeightsError."""
-        return FeatureNetwork.from_pretrained().to(self.device)
-
-    def _refuse_preset(self, name: str, task: str) -> NoReturn:
-        entries = Manifest.load(weights_folder() / "manifest.json").entries
-        others = [entry.preset for entry in entries if entry.task == task]
-        remedy = f"use --preset {' or '.join(others)}" if others else "train some"
-        raise WeightsError(
-            f"preset {name} has no weights for {task}, and those of another preset do not fit its latents: "
-            f"{remedy}, or give some with --weights"
-        )
-
-    def _check_preset(self, name: str, found: str) -> None:
-        if self.options.preset_given and found != self.options.preset:
-            raise WeightsError(
-                f"{name} has weights of preset {found}, not {self.options.preset}: "
-                "leave out --preset or --weights"
-            )
-
-    def _tell(self, weights_id: str) -> None:
-        self.console.detail(f"weights {weights_id} on {self.device}, {torch.get_num_threads()} threads")
+        dtype = getattr(torch, options.dtype)
+        index = index or released_weights()
+        return cls(options, console, task_weights, device, index, build_network, dtype)
 
     def load(self, source: Source, side: int | None = None, ahead: Picture | None = None) -> Loaded:
         """A picture or a latent file as latents; raises PMAVAEError, naming it, in one sentence.
@@ -157,7 +108,7 @@ class Session:
         if isinstance(found, Loaded):
             return found
         assert isinstance(found, Picture)
-        pixels = fit_side(found.pixels, side) if side else np.asarray(found.pixels)
+        pixels = fit_side(eight_bits(found.pixels), side) if side else found.pixels
         latents = self.model.encode(pixels)
         # The log-variances would double a latent file for the few tasks that could use them.
         latents = replace(latents, logvar_base=None, logvar_detail=None)
@@ -169,10 +120,10 @@ class Session:
         """A picture as its pixels, a latent file as what it decodes to; raises as `load` does."""
         found = self._noted(ahead, source) if ahead else self._read(source)
         if isinstance(found, Loaded):
-            pixels = to_pixels(self.model.decode(found.latents)[0])
+            pixels = to_pixels(self.model.decode(found.latents)[0], pixel_type(found.carried))
             return LoadedPixels(pixels, found.carried, None, decoded=True)
         assert isinstance(found, Picture)
-        pixels = fit_side(found.pixels, side) if side else np.asarray(found.pixels)
+        pixels = fit_side(eight_bits(found.pixels), side) if side else found.pixels
         return LoadedPixels(pixels, found.carried, None if side else found.tables, decoded=False)
 
     def load_style(self, source: Source, scale: float = 1.0) -> LoadedStyle:
@@ -184,9 +135,10 @@ class Session:
             whole = found.latents
             style = Style(whole.z_style, whole.width, whole.height)
             return LoadedStyle(style, to_pixels(self.model.decode(whole)[0]), fixed=True)
-        latents = self.as_stored(self.model.encode(style_view(found.pixels, scale)))
+        pixels = eight_bits(found.pixels)
+        latents = self.as_stored(self.model.encode(style_view(pixels, scale)))
         style = Style(latents.z_style, latents.width, latents.height)
-        return LoadedStyle(style, np.asarray(found.pixels), fixed=False)
+        return LoadedStyle(style, pixels, fixed=False)
 
     def load_mask(self, source: Source) -> NDArray[np.uint8]:
         """The greys of a picture, (H, W), black where it is transparent; raises as `load` does."""
@@ -214,9 +166,10 @@ class Session:
 
     def _parse(self, content: bytes | BinaryIO, source: Source, style: bool) -> Loaded | Style | Picture:
         stream = io.BytesIO(content) if isinstance(content, bytes) else content
-        first_bytes = stream.read(9)
+        first_bytes = stream.read(12)
         stream.seek(0)
-        if looks_like_latents(first_bytes) or (source.path and format_of(source.path) is LATENTS):
+        named = source.path is not None and format_of(source.path) is LATENTS
+        if looks_like_latents(first_bytes) or (named and not starts_like_a_picture(first_bytes)):
             # By its path, a file that turns out to be of another kind is not read as a whole.
             place = content if isinstance(content, bytes) else source.path
             assert place is not None
@@ -301,11 +254,6 @@ class Session:
         )
 
 
-def choose_device(name: str) -> torch.device:
-    """The torch device of `--device`; raises click.UsageError for one that is not there."""
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = next(device for device in ("cuda", "mps", "cpu") if present[device])
-    if not present[name]:
-        raise click.UsageError(f"--device {name}: torch finds no such device here; use --device cpu.")
-    return torch.device(name)
+def pixel_type(carried: Mapping[str, str]) -> np.dtype[Any]:
+    """What the pixels of a picture are kept in: uint16 where it came with 16 bits a channel."""
+    return np.dtype(np.uint16 if carried.get("depth") == "16" else np.uint8)

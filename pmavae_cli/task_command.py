@@ -10,7 +10,8 @@ import click
 from pmavae_cli.api import MaskType, PictureType, StyleType, Task, WeightedPath
 from pmavae_cli.console import Console
 from pmavae_cli.formats import READABLE_NAMES
-from pmavae_cli.options import ANY_FILE, RunOptions, common_options
+from pmavae_cli.options import ANY_FILE, RunOptions, common_options, with_ray_address
+from pmavae_cli.plugin_manager import Registry
 
 if TYPE_CHECKING:
     from pmavae_cli.inputs import InputError, Source, StyleSource
@@ -20,6 +21,10 @@ class TaskCommand(click.Command):
     """Shows a task's own options before those that every task has."""
 
     common: tuple[click.Option, ...] = ()  # those that every task has
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As of any command, but the value of --ray may be missing."""
+        return super().parse_args(ctx, with_ray_address(args))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Two lists of options."""
@@ -36,7 +41,7 @@ def task_command(task: Task) -> TaskCommand:
     @click.pass_context
     def callback(ctx: click.Context, inputs: tuple[str, ...], **values: Any) -> None:
         options = RunOptions.take(ctx, values)
-        ctx.exit(_run(task, inputs, values, options))
+        ctx.exit(_run(task, inputs, values, options, ctx.find_object(Registry)))
 
     single = [p.human_readable_name for p in task.params if isinstance(p.type, PictureType)]
     styles = [
@@ -66,7 +71,13 @@ def task_command(task: Task) -> TaskCommand:
     return command
 
 
-def _run(task: Task, inputs: tuple[str, ...], values: dict[str, Any], options: RunOptions) -> int:
+def _run(
+    task: Task,
+    inputs: tuple[str, ...],
+    values: dict[str, Any],
+    options: RunOptions,
+    registry: Registry | None,
+) -> int:
     """The exit status of a run: 0, or 1 where an input failed."""
     # Like all that only a run needs, not imported for --help.
     from pmavae_cli.planning import make_plan
@@ -86,6 +97,10 @@ def _run(task: Task, inputs: tuple[str, ...], values: dict[str, Any], options: R
         gathers=gathers,
         scale=task.scale(**values),
     )
+    if options.ray:
+        from pmavae_cli.ray_run import check_for_ray
+
+        check_for_ray(task, gathers, plan.jobs, others)
     failures = [*missing, *plan.failures]
     if options.fail_fast:
         failures = failures[:1]
@@ -105,16 +120,21 @@ def _run(task: Task, inputs: tuple[str, ...], values: dict[str, Any], options: R
         if not all(output.exists for output in job.outputs):
             to_do.append(job)
     failed = bool(failures)
-    if to_do:
+    if to_do and options.ray:
+        from pmavae_cli.ray_run import run_on_ray
+
+        run_on_ray(task, values, options, console, to_do)
+        failed |= console.failures > 0
+    elif to_do:
         # Threads that spin while they wait for each other cost a busy machine whole seconds a picture.
         # Read when torch is loaded, which is now.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from pmavae_cli.runner import Runner
 
-        runner = Runner(task, values, options, console)
-        if not runner.ended:
+        runner = Runner(task, values, options, console, registry)
+        if not runner.failures.ended:
             runner.run(to_do)
-        failed |= runner.failed
+        failed |= runner.failures.any
     return int(failed)
 
 

@@ -6,22 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from pmavae.errors import LatentFileError, WeightsError
+from pmavae.json_values import parse_json
 from pmavae.latent_file import read_latents_or_style
+from pmavae.manifest import WeightsEntry, WeightsIndex
 from pmavae.presets import PRESETS
 from pmavae.style_source import Style
-from pmavae.tensor_file import METADATA_KEY, open_tensor_file, parse_json
-from pmavae.weights import Manifest, WeightsEntry, load_weights, weights_folder
+from pmavae.tensor_file import METADATA_KEY, open_tensor_file
+from pmavae.weights import load_weights
 
 
-def describe_tensor_file(place: Path | bytes, name: str) -> dict[str, Any]:
+def describe_tensor_file(place: Path | bytes, name: str, index: WeightsIndex) -> dict[str, Any]:
     """Read all of a file, or its bytes, and tell of it; raises PMAVAEError, naming it."""
     kind = _kind(place, name)
     if kind == "latent":
-        return _describe_latents(place, name)
+        return _describe_latents(place, name, index)
     if kind == "weights":
         if isinstance(place, bytes):
             raise WeightsError(f"{name} holds weights, which are read from files only: name their file")
-        return _describe_weights(place)
+        return _describe_weights(place, index)
     raise LatentFileError(
         f"{name} is a safetensors file but neither latents nor weights of pmavae: make one with pmavae encode"
     )
@@ -38,9 +40,9 @@ def _kind(place: Path | bytes, name: str) -> str | None:
         return header.get("format") if isinstance(header, dict) else None
 
 
-def _describe_latents(place: Path | bytes, name: str) -> dict[str, Any]:
+def _describe_latents(place: Path | bytes, name: str, index: WeightsIndex) -> dict[str, Any]:
     found, header = read_latents_or_style(place, PRESETS.__getitem__, name=name)
-    released = _released(header.weights_sha256)
+    released = _released(header.weights_sha256, index)
     facts: dict[str, Any] = {
         "kind": "style" if isinstance(found, Style) else "latents",
         "preset": header.preset,
@@ -61,10 +63,10 @@ def _describe_latents(place: Path | bytes, name: str) -> dict[str, Any]:
     }
 
 
-def _describe_weights(path: Path) -> dict[str, Any]:
+def _describe_weights(path: Path, index: WeightsIndex) -> dict[str, Any]:
     loaded = load_weights(path)
     config = loaded.config.to_dict()
-    released = _released(loaded.sha256)
+    released = _released(loaded.sha256, index)
     return {
         "kind": "weights",
         "id": loaded.id,
@@ -78,7 +80,6 @@ def _describe_weights(path: Path) -> dict[str, Any]:
     }
 
 
-def _released(sha256: str) -> WeightsEntry | None:
+def _released(sha256: str, index: WeightsIndex) -> WeightsEntry | None:
     """The released weights whose file has this hash."""
-    entries = Manifest.load(weights_folder() / "manifest.json").entries
-    return next((entry for entry in entries if entry.sha256 == sha256), None)
+    return next((entry for entry in index.entries if entry.sha256 == sha256), None)

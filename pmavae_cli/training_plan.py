@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pmavae import PMAVAE
 from pmavae.training.config import TrainConfig, duration
 from pmavae.training.memory import activation_bytes, phase_bytes
-from pmavae.training.models import frozen_codec, new_model
+from pmavae.training.models import Model
 from pmavae.training.optimization import choose_precision
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.processes import Processes
@@ -23,10 +24,11 @@ def print_plan(
     resume_from: Path | None,
     network: PerceptualNetwork | None,
     processes: Processes,
+    model: Model,
+    codec: PMAVAE | None,
 ) -> None:
     """The phases with their lengths and memory, the pictures, where the run starts; on stdout."""
-    codec = frozen_codec(config)
-    model = new_model(config, codec).to(processes.device)
+    model = model.to(processes.device)
     precision = choose_precision(config, processes)
     kind = str(precision).removeprefix("torch.") if precision else "float32"
     start = resume_from or config.init_from or ("the linear start" if config.task == "base" else "nothing")

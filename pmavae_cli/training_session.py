@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -13,22 +14,22 @@ import torch
 
 from pmavae import PMAVAE
 from pmavae.errors import PMAVAEError
-from pmavae.restoration.network import Restorer
-from pmavae.texture.network import TexturePrior
 from pmavae.training.checkpoint import load_checkpoint, save_checkpoint
 from pmavae.training.config import TrainConfig, duration
 from pmavae.training.corpus import Corpus
 from pmavae.training.linear_start import linear_start
-from pmavae.training.models import Model, frozen_codec, new_model
+from pmavae.training.models import Model, frozen_codec, new_model, started_model
 from pmavae.training.perceptual import PerceptualNetwork, perceptual_network
 from pmavae.training.processes import Processes, join_processes
 from pmavae.training.recording import Meter, Recorder
 from pmavae.training.run_folder import RunFolder, resolve_config, usable_phases
 from pmavae.training.schedule import Clock, StepClock, TimeClock
+from pmavae.training.task_training import Training
 from pmavae.training.trainer import Trainer
 from pmavae.training.validation import preview, save_grid, score
 from pmavae_cli.console import Console
-from pmavae_cli.session import choose_device
+from pmavae_cli.plugin_manager import Registry
+from pmavae_cli.run_models import choose_device
 from pmavae_cli.training_data import TrainingData, prepare_data
 from pmavae_cli.training_display import Display
 from pmavae_cli.training_plan import print_plan
@@ -88,7 +89,7 @@ class Interrupt:
         os.write(2, b"\npmavae: ending after this step; Ctrl-C again leaves at once\n")
 
 
-def run_training(options: TrainingOptions, console: Console) -> int:
+def run_training(options: TrainingOptions, console: Console, registry: Registry) -> int:
     """Train; returns the exit status: 0, or 130 (143) after Ctrl-C (SIGTERM)."""
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -98,11 +99,16 @@ def run_training(options: TrainingOptions, console: Console) -> int:
     if processes.device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # crops of a phase all have one size
         torch.set_float32_matmul_precision("high")
-    folder, config, resume_from = _resolve(options, processes)
+    folder, config, resume_from = _resolve(options, processes, registry.trainings)
+    plan = registry.trainings.get(config.task)
     # What can be wrong at once comes before the pictures, which take minutes to decode.
     network = perceptual_network(config.loss.network) if _needs_features(config) else None
-    codec = frozen_codec(config)
-    model = _initial_model(config, codec, resumed=resume_from is not None)
+    codec = frozen_codec(config, registry.weights)
+    torch.manual_seed(config.seed)
+    if resume_from is None and config.init_from:
+        model = started_model(config, codec, plan, registry.weights)
+    else:
+        model = new_model(config, codec, plan)
     data = prepare_data(config, options, folder, processes, console)
     config, reasons = usable_phases(config, data.largest_crop)
     for reason in reasons:
@@ -110,7 +116,7 @@ def run_training(options: TrainingOptions, console: Console) -> int:
             console.note(reason)
     if options.dry_run:
         if processes.is_main:
-            print_plan(config, data, folder, resume_from, network, processes)
+            print_plan(config, data, folder, resume_from, network, processes, model, codec)
         return 0
     with Interrupt() as interrupt:
         session = _Session(options, config, folder, processes, console, network, codec)
@@ -123,27 +129,9 @@ def _needs_features(config: TrainConfig) -> bool:
     return config.loss.perceptual > 0 or any(phase.objective == "paint" for phase in config.phases)
 
 
-def _initial_model(config: TrainConfig, codec: PMAVAE | None, resumed: bool) -> Model:
-    torch.manual_seed(config.seed)
-    if resumed or not config.init_from:
-        return new_model(config, codec)
-    model: Model
-    if config.task == "base":
-        model = PMAVAE.from_pretrained(config.init_from)
-    elif codec is not None:
-        model = TexturePrior.from_pretrained(config.init_from)
-        model.check_codec(codec)
-    else:
-        model = Restorer.from_pretrained(config.init_from, config.task)
-    if model.config.preset != config.preset:
-        raise PMAVAEError(
-            f"{config.init_from} has weights of preset {model.config.preset}, not {config.preset}: "
-            f"use --preset {model.config.preset}"
-        )
-    return model
-
-
-def _resolve(options: TrainingOptions, processes: Processes) -> tuple[RunFolder, TrainConfig, Path | None]:
+def _resolve(
+    options: TrainingOptions, processes: Processes, trainings: Mapping[str, Training]
+) -> tuple[RunFolder, TrainConfig, Path | None]:
     flags = {
         "task": options.task,
         "preset": options.preset,
@@ -163,6 +151,7 @@ def _resolve(options: TrainingOptions, processes: Processes) -> tuple[RunFolder,
             flags=dict(flags),
             settings=list(options.settings),
             on_cpu=processes.device.type == "cpu",
+            trainings=trainings,
         )
 
     if options.out is None:
@@ -275,15 +264,20 @@ class _Session:
         scores = score(trainer.average, self.validation, self.codec)
         recorder.write({"step": float(trainer.step), **scores}, "validation")
         grid = preview(trainer.average, self.validation, self.codec)
-        save_grid(grid, self.folder.previews / f"{path.name}.png")
-        recorder.picture(grid, trainer.step)
-        told = ", ".join(f"{TITLES[name]} {value:.4g}" for name, value in scores.items())
+        if grid is not None:
+            save_grid(grid, self.folder.previews / f"{path.name}.png")
+            recorder.picture(grid, trainer.step)
+        told = ", ".join(f"{TITLES.get(name, name)} {value:.4g}" for name, value in scores.items())
         display.say(f"saved {path}: {told} on validation")
 
     def _export(self, trainer: Trainer, display: Display) -> None:
         path = trainer.average.save_pretrained(self.folder.path, self._weights_id(trainer))
+        grid = preview(trainer.average, self.validation, self.codec)
+        if grid is None:
+            display.say(f"weights {path}")
+            return
         sheet = self.folder.path / "contact-sheet.png"
-        save_grid(preview(trainer.average, self.validation, self.codec), sheet)
+        save_grid(grid, sheet)
         display.say(f"weights {path}, pictures {sheet}")
 
     def _weights_id(self, trainer: Trainer) -> str:

@@ -8,22 +8,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pmavae import Latents, Style
 from pmavae.errors import ImageError
 from pmavae.latent_file import latents_to_bytes, style_to_bytes
+from pmavae.pixels import Pixels, eight_bits, luma, sixteen_bits
 from pmavae.tensor_file import write_atomically
 from pmavae_cli.carried import fit_header, unpack, unpack_alpha
-from pmavae_cli.colour import from_srgb, is_sound
+from pmavae_cli.colour import from_srgb, is_grey, is_sound
 from pmavae_cli.formats import Format
 from pmavae_cli.jobs import Output, OutputError
 from pmavae_cli.session import Session
+from pmavae_cli.sixteen import png_bytes, tiff_bytes
+from pmavae_cli.transparency import fit_alpha
 
 MAX_METADATA = {"JPEG": 65_500}  # of a kind: one segment of a JPEG file
-XMP_TAG = 700  # of TIFF
 
 
 def render_latents(session: Session, latents: Latents, carried: Mapping[str, str]) -> tuple[bytes, list[str]]:
@@ -44,68 +45,100 @@ def check_size(width: int, height: int, form: Format) -> None:
 
 
 def render_picture(
-    pixels: NDArray[np.uint8], carried: Mapping[str, str], form: Format, quality: int
+    pixels: Pixels, carried: Mapping[str, str], form: Format, quality: int
 ) -> tuple[bytes, list[str]]:
     """A picture file, and a note for all that its format cannot hold.
 
-    pixels: (H, W, 3). quality: 1–100, of JPEG, WebP and AVIF.
+    pixels: (H, W, 3), uint8, or uint16 where the format holds as much; else they are rounded.
+    quality: 1–100, of JPEG, WebP and AVIF.
     """
-    image = Image.fromarray(pixels)
-    check_size(*image.size, form)
-    notes = []
-    settings: dict[str, Any] = {}
+    height, width = pixels.shape[:2]
+    check_size(width, height, form)
+    notes: list[str] = []
+    channels, profile = _in_profile(pixels, carried, form)
+    if not form.deep:
+        channels = eight_bits(channels)
+    if (alpha := unpack_alpha(carried)) is not None:
+        if form.alpha:
+            fitted = fit_alpha(alpha, width, height, channels.dtype)
+            channels = np.concatenate((channels, fitted[..., None]), axis=2)
+        else:
+            notes.append(f"{form.name} cannot hold its transparency, which is left out")
+    exif = _kept(carried, "exif", "EXIF", form.exif, form, notes)
+    xmp = _kept(carried, "xmp", "XMP", form.xmp, form, notes)
+    if channels.dtype == np.uint16:
+        return _render_deep(channels, form, profile, exif, xmp), notes
+    return _render(channels, form, quality, profile, exif, xmp), notes
+
+
+def _in_profile(pixels: Pixels, carried: Mapping[str, str], form: Format) -> tuple[Pixels, bytes]:
+    """The channels (H, W, 3 or 1) of a file, and the profile that they are in, empty for sRGB."""
     grey = carried.get("mode") == "L"
     profile = unpack(carried, "icc") or b""
     # A format that cannot say in which colours it is, is in sRGB.
     if form.icc and profile[16:20] == (b"GRAY" if grey and form.grey else b"RGB "):
-        if not is_sound(profile, "L" if profile[16:20] == b"GRAY" else "RGB"):
+        if not is_sound(profile, 1 if is_grey(profile) else 3):
             raise ImageError("the icc that the latents carry is damaged: encode the picture again")
-        image, settings["icc_profile"] = from_srgb(image, profile), profile
-    if grey:
-        image = image.convert("L")
-        if not form.grey:
-            image = image.convert("RGB")
-    if alpha := unpack_alpha(carried):
-        if form.alpha:
-            if alpha.size != image.size:
-                alpha = alpha.resize(image.size, Image.Resampling.LANCZOS)
-            image.putalpha(alpha)
-        else:
-            notes.append(f"{form.name} cannot hold its transparency, which is left out")
-    if form.exif and (exif := unpack(carried, "exif")):
-        if len(exif) <= MAX_METADATA.get(form.pillow, len(exif)):
-            settings["exif"] = exif
-        else:
-            notes.append(f"{form.name} cannot hold so much EXIF metadata, which is left out")
-    if form.xmp and (xmp := unpack(carried, "xmp")):
-        if len(xmp) <= MAX_METADATA.get(form.pillow, len(xmp)):
-            settings |= _xmp_settings(form, xmp, settings.get("exif", b""))
-        else:
-            notes.append(f"{form.name} cannot hold so much XMP metadata, which is left out")
+        pixels = from_srgb(pixels, profile)
+    else:
+        profile = b""
+    if not grey:
+        return pixels, profile
+    greys = pixels if pixels.shape[2] == 1 else luma(pixels)[..., None]
+    return greys if form.grey else greys.repeat(3, axis=2), profile
+
+
+def _kept(
+    carried: Mapping[str, str], key: str, what: str, holds: bool, form: Format, notes: list[str]
+) -> bytes:
+    """Metadata that a format has room for, else none and a note."""
+    data = unpack(carried, key) or b""
+    if not data or not holds:
+        return b""
+    if len(data) > MAX_METADATA.get(form.pillow, len(data)):
+        notes.append(f"{form.name} cannot hold so much {what} metadata, which is left out")
+        return b""
+    return data
+
+
+def _render_deep(channels: Pixels, form: Format, profile: bytes, exif: bytes, xmp: bytes) -> bytes:
+    deep = sixteen_bits(channels)
+    if form.pillow == "PNG":
+        return png_bytes(deep, profile, exif, xmp)
+    if deep.shape[2] == 2:  # hardly a reader knows greys with transparency of these bits
+        deep = deep[..., [0, 0, 0, 1]]
+        profile = b"" if is_grey(profile) else profile
+    return tiff_bytes(deep, profile, exif, xmp)
+
+
+def _render(channels: Pixels, form: Format, quality: int, profile: bytes, exif: bytes, xmp: bytes) -> bytes:
+    if form.pillow == "TIFF":
+        return tiff_bytes(channels, profile, exif, xmp)
+    image = Image.fromarray(channels[..., 0] if channels.shape[2] == 1 else channels)
+    settings: dict[str, Any] = {}
+    if profile:
+        settings["icc_profile"] = profile
+    if exif:
+        settings["exif"] = exif
+    if xmp:
+        settings |= _xmp_settings(form, xmp)
     if form.pillow in ("JPEG", "WEBP", "AVIF"):
         settings["quality"] = quality
     if form.pillow == "JPEG":
         settings["subsampling"] = 0  # 4:4:4: halved colour is what people see first
     if form.pillow == "AVIF":
         settings["subsampling"] = "4:4:4"
-    if form.pillow == "TIFF":
-        settings["compression"] = "tiff_deflate"
     stream = io.BytesIO()
     image.save(stream, form.pillow, **settings)
-    return stream.getvalue(), notes
+    return stream.getvalue()
 
 
-def _xmp_settings(form: Format, xmp: bytes, exif: bytes) -> dict[str, Any]:
+def _xmp_settings(form: Format, xmp: bytes) -> dict[str, Any]:
     """How Pillow is told, by format."""
     if form.pillow == "PNG":
         info = PngInfo()
         info.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
         return {"pnginfo": info}
-    if form.pillow == "TIFF":
-        tags = Image.Exif()  # in this format both are in one directory
-        tags.load(exif)
-        tags[XMP_TAG] = xmp
-        return {"exif": tags}
     return {"xmp": xmp}
 
 

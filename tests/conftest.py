@@ -18,6 +18,8 @@ from PIL import Image
 
 # As the command line has it: small pictures are all waiting, and spinning threads slow each other down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Tests run beside each other, one a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from conftest import Command, picture
 from PIL import Image, ImageCms
 
 from pmavae.errors import ImageError
+from pmavae.pixels import sixteen_bits
 from pmavae_cli.carried import pack, unpack
 from pmavae_cli.colour import from_srgb, is_sound, to_srgb
 from pmavae_cli.formats import FORMATS
@@ -112,7 +113,7 @@ def test_greys_have_profiles_too() -> None:
 
 def test_a_damaged_profile_is_left_out_and_said() -> None:
     broken = WIDE[:140] + b"\xff" * 40
-    assert not is_sound(broken, "RGB") and is_sound(WIDE, "RGB") and not is_sound(WIDE, "L")
+    assert not is_sound(broken, 3) and is_sound(WIDE, 3) and not is_sound(WIDE, 1)
     found = read_picture(file(ramp(), icc_profile=broken), "a.png")
     assert found.notes == ("its colour profile is damaged and is left out",) and "icc" not in found.carried
     with pytest.raises(ImageError, match="the icc that the latents carry is damaged"):
@@ -120,9 +121,13 @@ def test_a_damaged_profile_is_left_out_and_said() -> None:
 
 
 def test_there_and_back_is_the_same_inside_of_srgb() -> None:
-    inside = to_srgb(ramp().point(lambda value: 90 + value * 70 // 255), WIDE)
+    muted = np.asarray(ramp().point(lambda value: 90 + value * 70 // 255))
+    inside = to_srgb(muted, WIDE)
     again = to_srgb(from_srgb(inside, WIDE), WIDE)
-    assert np.abs(np.asarray(again).astype(int) - np.asarray(inside)).max() <= 2
+    assert np.abs(again.astype(int) - inside).max() <= 2
+    deep = to_srgb(sixteen_bits(muted) + np.uint16(77), WIDE)
+    again = to_srgb(from_srgb(deep, WIDE), WIDE)
+    assert deep.dtype == np.uint16 and np.abs(again.astype(int) - deep).max() <= 3
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp", "tiff", "avif"])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -27,15 +30,21 @@ class Shrink(Task):
 def register_tasks():
     return [Shrink()]
 """
-BASH = shutil.which("bash")
+BASH, ZSH, FISH = (shutil.which(shell) for shell in ("bash", "zsh", "fish"))
+WAIT = 60  # seconds, after which a test fails
 
 
-def completed(here: Path, *words: str, **variables: str) -> list[str]:
-    """What bash offers for the last of these words after it has read the script."""
+def with_program(here: Path) -> dict[str, str]:
+    """An environment in which `pmavae` is this one."""
     program = here / "bin" / "pmavae"
     program.parent.mkdir(exist_ok=True)
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pmavae_cli "$@"\n')
     program.chmod(0o755)
+    return {**os.environ, "HOME": str(here), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+
+def completed(here: Path, *words: str, **variables: str) -> list[str]:
+    """What bash offers for the last of these words after it has read the script."""
     script = """
         source <(pmavae completion bash)
         COMP_WORDS=(pmavae "$@")
@@ -47,7 +56,7 @@ def completed(here: Path, *words: str, **variables: str) -> list[str]:
     assert BASH
     done = subprocess.run(
         [BASH, "--norc", "-c", script, "bash", *words],
-        env={**os.environ, **variables, "PATH": f"{program.parent}:{os.environ['PATH']}"},
+        env={**with_program(here), **variables},
         capture_output=True,
         text=True,
         timeout=120,
@@ -88,6 +97,67 @@ def test_bash_completes_tasks_of_plugins(here: Path) -> None:
 def test_a_broken_plugin_does_not_speak_into_what_is_typed(here: Path) -> None:
     install(here, "no_such_module")
     assert completed(here, "enc", PYTHONPATH=str(here)) == ["encode"]  # and nothing on stderr
+
+
+@pytest.mark.skipif(not FISH, reason="no fish here")
+def test_fish_completes_tasks_and_options(here: Path) -> None:
+    script = """
+        pmavae completion fish | source
+        complete --do-complete "pmavae deco"
+        complete --do-complete "pmavae decode --skip-e"
+        complete --do-complete "pmavae completion z"
+    """
+    assert FISH
+    done = subprocess.run(
+        [FISH, "--no-config", "-c", script],
+        env=with_program(here),
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["decode", "--skip-existing", "zsh"]
+
+
+class Typed:
+    """A shell on a terminal, to which words are typed."""
+
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        self.screen, terminal = pty.openpty()
+        self.process = subprocess.Popen(
+            command, stdin=terminal, stdout=terminal, stderr=terminal, env=env, start_new_session=True
+        )
+        os.close(terminal)
+        self.shown = ""
+
+    def type(self, keys: str, until: str) -> None:
+        """Type these, and wait for what they bring; fails where that does not come."""
+        self.shown = ""
+        os.write(self.screen, keys.encode())
+        end = time.monotonic() + WAIT
+        while until not in self.shown:
+            ready, _, _ = select.select([self.screen], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"{until!r} did not come: {self.shown!r}"
+            self.shown += os.read(self.screen, 4096).decode(errors="replace")
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.screen)
+
+
+@pytest.mark.skipif(not ZSH, reason="no zsh here")
+def test_zsh_completes_tasks_and_options_that_are_typed(here: Path) -> None:
+    assert ZSH
+    shell = Typed([ZSH, "-f", "-i"], {**with_program(here), "TERM": "dumb"})
+    try:
+        shell.type("PS1='rea''dy> '\n", until="ready> ")
+        shell.type("autoload -Uz compinit && compinit -D -u && print do''ne\n", until="done")
+        shell.type('eval "$(pmavae completion zsh)" && print load""ed\n', until="loaded")
+        shell.type("pmavae deco\t", until="decode ")
+        shell.type("--skip-e\t", until="existing")
+    finally:
+        shell.close()
 
 
 @pytest.mark.parametrize(

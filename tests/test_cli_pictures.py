@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def read(image: Image.Image, kind: str = "PNG", **settings: object) -> Picture:
     return read_picture(file_of(image, kind, **settings), "a.png")
 
 
-def difference(a: Image.Image, b: Image.Image) -> float:
+def difference(a: Any, b: Any) -> float:
     return float(np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).max())
 
 
@@ -87,17 +88,11 @@ def test_metadata_that_cannot_be_parsed_does_not_cost_the_picture() -> None:
     assert np.array_equal(np.asarray(found.pixels), np.asarray(picture()))
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "LA", "1"])
 def test_grey_pictures_are_known_as_such(mode: str) -> None:
     grey = picture().convert("L")
-    if mode == "I;16":
-        grey16 = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-        assert grey16.mode == "I;16"
-        found = read(grey16)
-        assert found.notes == ("it has 16 bits a pixel, of which 8 are used",)
-    else:
-        grey = grey if mode == "L" else grey.convert(mode)
-        found = read(grey)
+    grey = grey if mode == "L" else grey.convert(mode)
+    found = read(grey)
     assert found.carried["mode"] == "L"
     assert difference(found.pixels, grey.convert("RGB")) == 0
 
@@ -129,7 +124,7 @@ def test_alpha_is_turned_with_its_picture() -> None:
     found = read(rgba, exif=exif)
     kept = unpack_alpha(found.carried)
     assert kept is not None
-    assert kept.size == found.pixels.size == (40, 48)
+    assert kept.shape == found.pixels.shape[:2] == (48, 40)
 
 
 def test_cmyk_becomes_rgb_and_its_profile_stays_behind() -> None:
@@ -175,7 +170,7 @@ def test_each_format_keeps_what_it_can(kind: str) -> None:
     exif = Image.Exif()
     exif[Base.Artist] = "somebody"
     alpha = picture(seed=2).convert("L")
-    carried = {"icc": pack(SRGB), "exif": pack(exif.tobytes()), "alpha": pack_alpha(alpha)}
+    carried = {"icc": pack(SRGB), "exif": pack(exif.tobytes()), "alpha": pack_alpha(np.asarray(alpha))}
     image, notes = render(carried, kind)
     form = format_named(kind)
     assert image.size == (48, 40)
@@ -208,7 +203,7 @@ def test_jpeg_keeps_all_colour_and_leaves_out_oversized_metadata() -> None:
 
 
 def test_alpha_follows_the_size_of_the_output() -> None:
-    image, _ = render({"alpha": pack_alpha(Image.new("L", (24, 20), 77))}, "png")
+    image, _ = render({"alpha": pack_alpha(np.full((20, 24), 77, np.uint8))}, "png")
     assert (image.mode, image.size) == ("RGBA", (48, 40))
     assert set(np.asarray(image)[..., 3].ravel()) == {77}
 
@@ -226,11 +221,11 @@ def test_damaged_carried_data_is_refused(carried: dict[str, str]) -> None:
 
 def test_what_a_latent_file_cannot_hold_gives_way_with_a_note() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1000, 1000), dtype=np.uint8)
-    carried = {"alpha": pack_alpha(Image.fromarray(noise)), "icc": pack(SRGB)}
+    carried = {"alpha": pack_alpha(noise), "icc": pack(SRGB)}
     kept, notes = fit_header(carried)
     alpha = unpack_alpha(kept)
     assert alpha is not None
-    assert alpha.size == (500, 500)
+    assert alpha.shape == (500, 500)
     assert kept["icc"] == carried["icc"]
     assert sum(map(len, kept.values())) <= HEADER_BUDGET
     assert len(notes) == 1
@@ -240,7 +235,7 @@ def test_what_a_latent_file_cannot_hold_gives_way_with_a_note() -> None:
 
 
 def test_a_huge_profile_does_not_cost_the_transparency() -> None:
-    alpha = pack_alpha(picture().convert("L"))
+    alpha = pack_alpha(np.asarray(picture().convert("L")))
     kept, notes = fit_header({"alpha": alpha, "icc": "A" * (HEADER_BUDGET + 1), "exif": "AAAA"})
     assert kept == {"alpha": alpha, "exif": "AAAA"}
     assert any("colour profile" in note for note in notes)

@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Command, picture
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from pmavae_cli.main import build_cli
-from pmavae_cli.plugin_manager import COMMANDS, load_plugins
+from pmavae_cli.plugin_checks import COMMANDS
+from pmavae_cli.plugin_manager import load_plugins
 from pmavae_cli.plugin_template import FILES, check_name, render
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = {
     "posterize": ROOT / "examples/plugin-posterize",
     "latent-arithmetic": ROOT / "examples/plugin-latent-arithmetic",
+    "deblur": ROOT / "examples/plugin-deblur",
 }
 PMAVAE = Path(sys.executable).with_name("pmavae")
 
@@ -44,7 +46,7 @@ def install(site: Path, *sources: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def with_examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment in which both examples are installed."""
+    """The environment in which all examples are installed."""
     return install(tmp_path_factory.mktemp("examples") / "site", *EXAMPLES.values())
 
 
@@ -82,11 +84,16 @@ def test_posterize_runs_and_is_listed(with_examples: dict[str, str], weights: st
         "version": "0.3.0",
         "origin": "pmavae-posterize",
         "entry_point": "pmavae_posterize",
+        "api": 1,
         "tasks": ["posterize"],
+        "weights": [],
+        "trainings": [],
+        "commands": [],
         "state": "ok",
         "error": None,
     }
     assert (rows["latent-arithmetic"]["tasks"], rows["latent-arithmetic"]["state"]) == (["blend"], "ok")
+    assert (rows["deblur"]["weights"], rows["deblur"]["state"]) == (["deblur-tiny-1"], "ok")
     assert (rows["encode"]["origin"], rows["encode"]["entry_point"]) == ("built-in", None)
 
 
@@ -102,14 +109,49 @@ def test_blend_makes_one_picture_of_many(with_examples: dict[str, str], weights:
         assert out.size == (48, 40)
     done = run("blend", *inputs, "wide.png", *model, env=with_examples)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "wide is 64 × 40 px and a 48 × 40: make all pictures the same size" in done.stderr
+    assert "wide.png is 64 × 40 px and a.png 48 × 40: make all pictures the same size" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not Path("blend.png").exists()
+
+
+def test_a_plugin_trains_its_network_and_uses_it(with_examples: dict[str, str], here: Path) -> None:
+    (here / "photos").mkdir()
+    for seed in range(4):
+        picture((96, 80), seed).save(here / f"photos/{seed}.png")
+    picture((64, 48), 7).filter(ImageFilter.GaussianBlur(1)).save("a.png")
+    options = ("--steps", 6, "--device", "cpu", "--threads", 1, "--set", "precision=fp32")
+    train = ("train", "--task", "deblur", "--data", "photos", *options)
+    done = run(*train, env=with_examples)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    for made in ("model.safetensors", "contact-sheet.png", "config.json", "previews/step-00000006.png"):
+        assert Path("runs/deblur-tiny", made).stat().st_size > 100
+    done = run("deblur", "a.png", "--weights", "runs/deblur-tiny", "-o", "mine.png", "-v", env=with_examples)
+    assert (done.returncode, done.stdout) == (0, "mine.png\n"), done.stderr
+    assert "weights deblur-tiny-deblur-tiny-6 on cpu" in done.stderr
+    for name in ((), ("--weights", "deblur-tiny-1")):
+        shipped = run("deblur", "a.png", *name, "-o", "shipped.png", "-v", "--overwrite", env=with_examples)
+        assert shipped.returncode == 0 and "weights deblur-tiny-1 on cpu" in shipped.stderr
+    with Image.open("mine.png") as mine, Image.open("shipped.png") as shipped_picture:
+        assert mine.size == shipped_picture.size == (64, 48)
+        assert mine.tobytes() != shipped_picture.tobytes()
+    sharp = run("sharpness", "a.png", "shipped.png", env=with_examples)
+    before, after = (float(line.split("\t")[1]) for line in sharp.stdout.splitlines())
+    assert after > before
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_tests_of_an_example_pass(name: str, with_examples: dict[str, str]) -> None:
     run_tests(EXAMPLES[name], with_examples)
+
+
+def test_no_hook_imports_torch(with_examples: dict[str, str]) -> None:
+    code = (
+        "import sys; from pmavae_cli.main import main; main(['plugins']); main(['train', '--help']); "
+        "print(sorted({'torch', 'numpy', 'PIL', 'platformdirs'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=with_examples, capture_output=True, text=True)
+    assert done.stdout.count("pmavae-") == len(EXAMPLES)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_help_is_quick_with_plugins(with_examples: dict[str, str]) -> None:

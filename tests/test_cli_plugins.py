@@ -18,7 +18,8 @@ import pytest
 from conftest import Command, picture
 
 from pmavae_cli.api import PICTURE, Task, hookimpl
-from pmavae_cli.plugin_manager import Plugin, PluginError, Registry, find_plugins, load_plugins
+from pmavae_cli.plugin_manager import PluginError, Registry, find_plugins, load_plugins
+from pmavae_cli.plugin_selection import Plugin
 
 POSTERIZE = Path(__file__).parent.parent / "examples/plugin-posterize/src/pmavae_posterize/__init__.py"
 
@@ -38,7 +39,7 @@ BROKEN = {
     "raises": ("1 / 0", "ZeroDivisionError: division by zero"),
     "misspelt": (
         "from pmavae_cli.api import hookimpl\n@hookimpl\ndef register_task(): return []",
-        "unknown hook 'register_task': pmavae calls register_tasks",
+        "unknown hook 'register_task': pmavae calls register_tasks, register_weights",
     ),
     "without_hook": ("x = 1", "it implements no hook"),
     "hook_raises": (
@@ -196,7 +197,7 @@ def test_on_a_terminal_the_table_has_colours_and_elsewhere_a_line_a_plugin(
     lines = pmavae("plugins").lines
     registry = find_plugins()
     assert len(lines) == 1 + len(registry.plugins)
-    assert lines[0].split() == ["plugin", "version", "origin", "tasks", "state"]
+    assert lines[0].split() == ["plugin", "version", "origin", "tasks", "also", "state"]
     assert "\x1b" not in "".join(lines)
     screen = plugins_on_a_terminal(os.environ)
     assert "\x1b[" in screen and "raises: raises" in screen

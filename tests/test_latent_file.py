@@ -147,6 +147,41 @@ def test_a_truncated_or_longer_file_is_refused(length, tail):
         assert "bytes follow its last tensor" in refusal(intact() + tail)
 
 
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["change", "insert", "remove", "repeat"]),
+        st.integers(0, len(intact())),
+        st.binary(min_size=1, max_size=9),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def edited(data, edits):
+    """The bytes with pieces changed, put in, taken out or doubled, of the size of the piece that is given."""
+    for kind, position, piece in edits:
+        end = position + len(piece)
+        middle = {"change": piece, "insert": piece + data[position:end], "remove": b""}
+        data = data[:position] + middle.get(kind, data[position:end] * 2) + data[end:]
+    return data
+
+
+@settings(max_examples=200, deadline=None)
+@given(EDITS)
+def test_edited_bytes_are_refused_or_harmless(edits):
+    assert_refused_or_equal(edited(intact(), edits))
+
+
+@settings(max_examples=100, deadline=None)
+@given(EDITS, st.integers(-3, 3))
+def test_an_edited_header_is_refused_or_harmless_whatever_its_length_says(edits, error):
+    data = intact()
+    header = edited(data[8 : 8 + int.from_bytes(data[:8], "little")], edits)
+    length = max(0, len(header) + error).to_bytes(8, "little")
+    assert_refused_or_equal(length + header + data[8 + int.from_bytes(data[:8], "little") :])
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.recursive(

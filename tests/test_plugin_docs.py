@@ -7,18 +7,28 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pmavae
 import pmavae_cli
 from pmavae_cli import api
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs/plugins.md").read_text()
 PACKAGE = Path(pmavae_cli.__file__).parent
+LIBRARY = Path(pmavae.__file__).parent
 INCLUDED = [
     "plugin-posterize/src/pmavae_posterize/__init__.py",
     "plugin-posterize/pyproject.toml",
     "plugin-posterize/tests/test_pmavae_posterize.py",
     "plugin-latent-arithmetic/src/pmavae_latent_arithmetic/__init__.py",
+    "plugin-deblur/src/pmavae_deblur/__init__.py",
 ]
+# Classes of the API that are of the library, which does not import the command line.
+ELSEWHERE = {
+    "Training": "training/task_training.py",
+    "Batch": "training/task_training.py",
+    "Phase": "training/phases.py",
+    "Draws": "training/objectives.py",
+}
 
 
 def test_the_code_of_the_tutorial_is_that_of_the_examples() -> None:
@@ -57,6 +67,10 @@ def signatures() -> dict[str, set[str]]:
         "Hooks": set(public([node for node in hooks if isinstance(node, ast.FunctionDef)])),
         "Constants": {line for line in public(module) if line.split(" = ")[0] in api.__all__},
     }
+    for name, file in ELSEWHERE.items():
+        body = ast.parse((LIBRARY / file).read_text()).body
+        (node,) = (node for node in body if isinstance(node, ast.ClassDef) and node.name == name)
+        found[name] = set(public(node.body))
     for node in module:
         if isinstance(node, ast.If):
             assert ast.unparse(node.test) == "TYPE_CHECKING"

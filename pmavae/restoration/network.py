@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pmavae.blocks import zero_init
 from pmavae.errors import WeightsError
+from pmavae.manifest import WeightsIndex
 from pmavae.restoration.config import NOISE_UNIT, RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.weights import fill, load_weights, resolve_weights, save_folder
@@ -113,13 +114,15 @@ class Restorer(nn.Module):
         return enlarge(kept, scale) + residual
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, task: str) -> Restorer:
+    def from_pretrained(
+        cls, name_or_path: str | Path, task: str, index: WeightsIndex | None = None
+    ) -> Restorer:
         """Load a manifest id, a preset's weights for a task, a weights file, or a folder with one.
 
         The network is on the CPU in float32 and in evaluation mode. Raises WeightsError, in one sentence,
         where the weights are missing, damaged, or of another task.
         """
-        path, entry = resolve_weights(name_or_path, task)
+        path, entry = resolve_weights(name_or_path, task, index)
         loaded = load_weights(path, entry)
         found = loaded.config.task if isinstance(loaded.config, RestorationConfig) else "base"
         if not isinstance(loaded.config, RestorationConfig) or found != task:

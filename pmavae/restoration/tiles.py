@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pmavae.pixels import to_pixels
+from pmavae.pixels import Pixels, to_pixels
 from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer, level_numbers
@@ -106,33 +105,34 @@ def restore(
 
 def restore_pixels(
     model: Restorer,
-    pixels: NDArray[np.uint8],
+    pixels: Pixels,
     levels: Levels,
     *,
     scale: int | None = None,
     fidelity: float = 1.0,
     tile: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> NDArray[np.uint8]:
-    """(H, W, 3) to (scale·H, scale·W, 3), in tiles of `tile` px, 0 for the whole picture at once.
+) -> Pixels:
+    """(H, W, 3), uint8 or uint16, to (scale·H, scale·W, 3) of the same type.
 
-    Beyond the two pictures it needs memory for one tile. `progress` is called with the number of tiles
-    done and of all. Raises as `restore` does.
+    In tiles of `tile` px, 0 for the whole picture at once. Beyond the two pictures it needs memory for one
+    tile. `progress` is called with the number of tiles done and of all. Raises as `restore` does.
     """
     scale = scale or model.config.scales[0]
     height, width = pixels.shape[:2]
     side = default_tile(model.config) if tile is None else tile or max(height, width)
     tiles = plan_tiles(height, width, side, model.config.margin, model.config.multiple)
-    result = np.empty((scale * height, scale * width, 3), np.uint8)
+    result = np.empty((scale * height, scale * width, 3), pixels.dtype)
+    most = np.iinfo(pixels.dtype).max
     for done, part in enumerate(tiles, 1):
         outer = torch.from_numpy(pixels[part.outer_rows, part.outer_columns].copy())
-        x = outer.permute(2, 0, 1)[None].float() / 255
+        x = outer.permute(2, 0, 1)[None].float() / most
         restored = restore(model, x, levels, scale=scale, fidelity=fidelity)
         rows, columns = (slice(scale * s.start, scale * s.stop) for s in (part.rows, part.columns))
         top = rows.start - scale * part.outer_rows.start
         left = columns.start - scale * part.outer_columns.start
         inner = restored[0, :, top:, left:][:, : rows.stop - rows.start, : columns.stop - columns.start]
-        result[rows, columns] = to_pixels(inner)
+        result[rows, columns] = to_pixels(inner, pixels.dtype)
         if progress:
             progress(done, len(tiles))
     return result

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pmavae.autoencoder import PMAVAE
 from pmavae.blocks import ChannelNorm, FiLM, zero_init
 from pmavae.errors import WeightsError
+from pmavae.manifest import WeightsIndex
 from pmavae.texture.coefficients import Texture
 from pmavae.texture.config import TASK, TextureConfig
 from pmavae.texture.fingerprint import encoder_fingerprint
@@ -111,13 +112,13 @@ class TexturePrior(nn.Module):
             )
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path) -> TexturePrior:
+    def from_pretrained(cls, name_or_path: str | Path, index: WeightsIndex | None = None) -> TexturePrior:
         """Load a manifest id, a preset's prior, a weights file, or a folder with one.
 
         The network is on the CPU in float32 and in evaluation mode. Raises WeightsError, in one sentence,
         where the weights are missing, damaged, or of another task.
         """
-        path, entry = resolve_weights(name_or_path, TASK)
+        path, entry = resolve_weights(name_or_path, TASK, index)
         loaded = load_weights(path, entry)
         if not isinstance(loaded.config, TextureConfig):
             found = getattr(loaded.config, "task", "base")

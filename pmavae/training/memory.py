@@ -12,6 +12,7 @@ from pmavae.training.models import Model
 from pmavae.training.objectives import Draws, reconstruction
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.phases import Phase
+from pmavae.training.plugin_network import PluginNetwork
 from pmavae.training.texture import flow_matching
 
 PROBES = 64, 128  # px of the crops that are measured: what grows between them grows with the pixels
@@ -54,6 +55,8 @@ def _saved_bytes(
         if isinstance(model, Restorer):
             levels = torch.zeros(1, 2, device=device)
             model(picture, levels, scale=model.config.scales[-1]).abs().mean()
+        elif isinstance(model, PluginNetwork):
+            model.train().outcome(picture, draws)
         elif isinstance(model, TexturePrior):
             assert codec is not None
             flow_matching(model, codec, picture, draws, config.texture)

@@ -12,7 +12,7 @@ class Phase:
 
     The objective "codec" trains everything but the paint to reconstruct; "paint" trains the paint alone,
     on a codec that it cannot change, to restyle; "restore" trains a restoration network, "prior" a texture
-    prior.
+    prior; "plugin" trains what a plugin says.
     """
 
     name: str
@@ -23,7 +23,7 @@ class Phase:
     final_rate: float = 0.0  # at the end; between the two, half a cosine
     warmup: float = 0.02  # share of the phase in which the rate rises from nothing
     accumulate: int = 1  # micro-batches an optimizer step: more of them need less memory
-    objective: Literal["codec", "paint", "restore", "prior"] = "codec"
+    objective: Literal["codec", "paint", "restore", "prior", "plugin"] = "codec"
 
 
 # As micro-batches that leave room for the preset base on a GPU of 16 GiB.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pmavae.restoration.presets import RESTORERS
@@ -12,7 +14,8 @@ from pmavae.tensor_file import write_atomically
 from pmavae.training.checkpoint import checkpoints
 from pmavae.training.config import ConfigError, TrainConfig, change, config_from_dict, read_config
 from pmavae.training.degradation import crop_side
-from pmavae.training.phases import Phase, default_phases
+from pmavae.training.phases import OBJECTIVES, Phase, default_phases
+from pmavae.training.task_training import Training
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,13 @@ def resolve_config(
     flags: dict[str, Any],
     settings: list[str],
     on_cpu: bool,
+    trainings: Mapping[str, Training] = MappingProxyType({}),
 ) -> TrainConfig:
     """What this session works with: the defaults, or the run that is resumed, changed by the file, then by
     the flags, then by the settings.
 
-    Raises ConfigError for what cannot be, and for a preset other than that of the resumed run.
+    `trainings` are those of plugins. Raises ConfigError for what cannot be, and for a preset other than that
+    of the resumed run.
     """
     data = read_config(folder.config) if resumed else {}
     before = data.get("task", "base"), data.get("preset")
@@ -71,19 +76,43 @@ def resolve_config(
     if flags.get("time_limit"):
         data["steps"] = 0
     if "phases" not in data:
-        defaults = default_phases(data.get("task", "base"), on_cpu)
-        data["phases"] = [asdict(phase) for phase in defaults]
+        data["phases"] = [asdict(phase) for phase in _phases(data.get("task", "base"), on_cpu, trainings)]
     if network:
         change(data, f"loss.network={network}")
     for setting in settings:
         change(data, setting)
+    _check_task(data.get("task", "base"), trainings)
     config = config_from_dict(data)
+    training = trainings.get(config.task)
+    if training is not None and config.preset not in training.presets:
+        raise ConfigError(
+            f"training {config.task} has no preset {config.preset}: "
+            f"use --preset {' or '.join(training.presets)}"
+        )
     if resumed and (config.task, config.preset) != before:
         was, wanted = (
             f"task {task}, preset {preset}" for task, preset in (before, (config.task, config.preset))
         )
         raise ConfigError(f"{folder.path} is a run of {was}, not of {wanted}: choose another --out")
     return config
+
+
+def _phases(task: Any, on_cpu: bool, trainings: Mapping[str, Training]) -> Sequence[Phase]:
+    """Those of a run that brings none; those of the autoencoder for a task that there is no training for."""
+    if not isinstance(task, str):
+        task = "base"  # refused with the rest of the configuration
+    if task in trainings:
+        return [replace(phase, objective="plugin") for phase in trainings[task].phases]
+    return default_phases(task if task in OBJECTIVES else "base", on_cpu)
+
+
+def _check_task(task: Any, trainings: Mapping[str, Training]) -> None:
+    known = [*OBJECTIVES, *trainings]
+    if task not in known:
+        raise ConfigError(
+            f"there is no training for task {task!r:.60}: use one of {', '.join(known)}, or install the "
+            "plugin that brings it"
+        )
 
 
 def usable_phases(config: TrainConfig, smallest_side: int) -> tuple[TrainConfig, list[str]]:

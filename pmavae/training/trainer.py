@@ -29,6 +29,7 @@ from pmavae.training.objectives import Draws, Outcome, reconstruction, repaintin
 from pmavae.training.optimization import choose_precision, parameter_groups
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.phases import Phase
+from pmavae.training.plugin_network import PluginNetwork
 from pmavae.training.processes import Processes
 from pmavae.training.restoring import restoring
 from pmavae.training.schedule import Clock, Position, position
@@ -87,7 +88,7 @@ class Trainer:
         modules: dict[str, nn.Module] = {}
         optimizers: dict[str, torch.optim.Optimizer] = {"optimizer": self.optimizer}
         self.adversary: PatchDiscriminator | None = None
-        if config.adversary.weight:
+        if config.adversary.weight and not isinstance(model, PluginNetwork):
             self.adversary = PatchDiscriminator(config.adversary.channels).to(device)
             modules["adversary"] = self.adversary
             optimizers["adversary_optimizer"] = torch.optim.AdamW(
@@ -98,7 +99,7 @@ class Trainer:
         self.objective: str = config.phases[0].objective
         self.skipped = self.bad_in_a_row = 0
         if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
-            for part in (model.encoder, model.decoder) if isinstance(model, PMAVAE) else (model,):
+            for part in _compiled_parts(model):
                 part.compile()
 
     @property
@@ -230,6 +231,8 @@ class Trainer:
         if objective != self.objective:
             self.model.load_state_dict(self.average.state_dict())  # what is exported is what goes on
             self.objective = objective
+        if isinstance(self.model, PluginNetwork):
+            return  # what it freezes stays frozen
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(("paint" in name) == (objective == "paint"))
 
@@ -251,6 +254,9 @@ class Trainer:
         draws = Draws(seed, rows=rows, first=self.processes.rank * count, count=count, device=device)
         torch.manual_seed(seed + self.processes.rank)  # the grain of the paint
         contents = to_device(drawn.pictures, device)
+        if isinstance(self.model, PluginNetwork):
+            with autocast:
+                return self.model.outcome(contents, draws)
         if isinstance(self.model, TexturePrior):
             assert self.codec is not None
             with autocast:
@@ -305,3 +311,11 @@ class Trainer:
         decay = min(self.config.optimizer.average_decay, (1 + self.step) / (10 + self.step))
         for average, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
             average.lerp_(current, 1 - decay)
+        for kept, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            kept.copy_(buffer)
+
+
+def _compiled_parts(model: Model) -> tuple[nn.Module, ...]:
+    if isinstance(model, PMAVAE):
+        return model.encoder, model.decoder
+    return (model.network,) if isinstance(model, PluginNetwork) else (model,)

@@ -20,6 +20,7 @@ from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
 from pmavae.training.evaluation import picture_paths, read_rgb
 from pmavae.training.models import Model
+from pmavae.training.plugin_network import PluginNetwork
 from pmavae.training.restoration_validation import trial
 from pmavae.training.texture import velocity_error
 
@@ -46,8 +47,12 @@ def middle(pixels: np.ndarray) -> Tensor:
 def score(model: Model, pictures: Sequence[Tensor], codec: PMAVAE | None = None) -> dict[str, float]:
     """Mean PSNR (dB) and SSIM, rounded to 8 bits, of reconstructions or of restored damage.
 
-    Of a texture prior, the error of its velocity on the latents of `codec`.
+    Of a texture prior, the error of its velocity on the latents of `codec`; of a plugin's network, what the
+    plugin says.
     """
+    if isinstance(model, PluginNetwork):
+        rows = [model.score(picture) for picture in pictures]
+        return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]} if rows else {}
     if isinstance(model, TexturePrior):
         assert codec is not None
         return {"velocity": statistics.fmean(velocity_error(model, codec, x) for x in pictures)}
@@ -64,15 +69,18 @@ def score(model: Model, pictures: Sequence[Tensor], codec: PMAVAE | None = None)
 
 
 @torch.no_grad()
-def preview(model: Model, pictures: Sequence[Tensor], codec: PMAVAE | None = None) -> Tensor:
+def preview(model: Model, pictures: Sequence[Tensor], codec: PMAVAE | None = None) -> Tensor | None:
     """(3, rows × GRID_SIDE, 3 × GRID_SIDE) in [0, 1], a row for each picture.
 
     Of an autoencoder: input | reconstruction | in the next one's style. Of a restoration network:
-    damaged | restored | clean. Of a texture prior: reconstruction | textures half | all anew.
+    damaged | restored | clean. Of a texture prior: reconstruction | textures half | all anew. Of a plugin's
+    network, what the plugin shows, in as many columns; None where it shows nothing.
     """
     rows = []
     for index, picture in enumerate(pictures):
-        if isinstance(model, Restorer):
+        if isinstance(model, PluginNetwork):
+            row = list(model.shown(picture))
+        elif isinstance(model, Restorer):
             clean, damaged, restored = trial(model, picture, index)
             row = [damaged, restored, clean]
         elif isinstance(model, TexturePrior):
@@ -85,8 +93,9 @@ def preview(model: Model, pictures: Sequence[Tensor], codec: PMAVAE | None = Non
             style = model.encode(pictures[(index + 1) % len(pictures)]).z_style
             swapped = latents.replace(z_style=mix_style(latents.z_style, [(style, 1.0)]))
             row = [picture, model.decode(latents).cpu(), model.decode(swapped).cpu()]
-        rows.append(torch.cat([_square(x) for x in row], dim=3))
-    return torch.cat(rows, dim=2)[0]
+        if row:
+            rows.append(torch.cat([_square(x) for x in row], dim=3))
+    return torch.cat(rows, dim=2)[0] if rows else None
 
 
 def _square(picture: Tensor) -> Tensor:

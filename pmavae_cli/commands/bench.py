@@ -10,6 +10,7 @@ import click
 from pmavae.presets import PRESETS
 from pmavae.restoration.presets import TASKS
 from pmavae_cli.console import Console
+from pmavae_cli.plugin_manager import Registry
 
 
 @click.command()
@@ -103,11 +104,14 @@ def bench(
     import torch
 
     from pmavae_cli.bench_session import BenchSession
-    from pmavae_cli.session import choose_device
+    from pmavae_cli.run_models import choose_device
 
     if threads:
         torch.set_num_threads(threads)
-    session = BenchSession(Console(quiet=quiet, json=as_json, debug=debug), peers, save)
+    registry = ctx.find_object(Registry)
+    assert registry is not None
+    console = Console(quiet=quiet, json=as_json, debug=debug)
+    session = BenchSession(console, peers, save, registry.weights)
     place = choose_device(device)
     asked = weights or (preset or "tiny",)
     pictures = session.pictures(folders, limit)

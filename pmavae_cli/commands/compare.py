@@ -12,6 +12,7 @@ import click
 from pmavae.presets import PRESETS
 from pmavae_cli.console import Console, print_json, print_table
 from pmavae_cli.options import ANY_FILE, RunOptions
+from pmavae_cli.plugin_manager import Registry
 
 if TYPE_CHECKING:
     from pmavae_cli.inputs import Source
@@ -96,7 +97,8 @@ def compare(
         preset=preset, preset_given=given, weights=weights, device=device, threads=threads, quiet=quiet
     )
     console = Console(quiet=quiet, json=as_json, debug=debug)
-    compared = compare_sources(*sources, options, console, resize)
+    registry = ctx.find_object(Registry)
+    compared = compare_sources(*sources, options, console, resize, registry.weights if registry else None)
     if output:
         show(compared, output, gain, overwrite, console)
     if as_json:

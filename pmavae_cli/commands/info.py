@@ -13,6 +13,7 @@ from pmavae.presets import PRESETS
 from pmavae_cli.console import Console, one_line, print_json, print_table
 from pmavae_cli.inputs import find_inputs
 from pmavae_cli.options import ANY_FILE
+from pmavae_cli.plugin_manager import Registry
 
 
 @click.command()
@@ -34,13 +35,15 @@ def info(ctx: click.Context, files: tuple[str, ...], preset: str | None, as_json
         return
     from pmavae_cli.file_facts import describe_file
 
+    registry = ctx.find_object(Registry)
+    assert registry is not None
     inputs = find_inputs(files, lambda path: ())
     console = Console(debug=debug)
     failures: list[tuple[str, PMAVAEError]] = [*inputs.failures]
     shown = 0
     for source in inputs.sources:
         try:
-            facts = describe_file(source)
+            facts = describe_file(source, registry.weights)
         except PMAVAEError as error:
             failures.append((source.name, error))
             continue

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from pmavae_cli.console import one_line, print_json, print_table, say
-from pmavae_cli.plugin_manager import Plugin, Registry, is_strict
+from pmavae_cli.plugin_manager import Registry, is_strict
+from pmavae_cli.plugin_selection import Plugin
 
-COLUMNS = ("plugin", "version", "origin", "tasks", "state")
+COLUMNS = ("plugin", "version", "origin", "tasks", "also", "state")
 
 
 @click.group(invoke_without_command=True)
@@ -19,7 +20,7 @@ COLUMNS = ("plugin", "version", "origin", "tasks", "state")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def plugins(ctx: click.Context, as_json: bool, strict: bool, debug: bool) -> None:
-    """List the plugins, their tasks, and what is wrong with a broken one.
+    """List the plugins, what they bring, and what is wrong with a broken one.
 
     The variable PMAVAE_PLUGINS selects plugins by name: posterize,sepia loads only these two beside the
     built-in ones, -sepia all but that one, and an empty value none. With PMAVAE_PLUGINS_STRICT=1 a broken
@@ -64,7 +65,7 @@ def new(registry: Registry, name: str, folder: Path | None) -> None:
     """
     from pmavae_cli.plugin_template import check_name, write_package
 
-    check_name(name, taken=registry.tasks)
+    check_name(name, taken={**registry.tasks, **registry.commands})
     folder = folder or Path(f"pmavae-{name}")
     write_package(name, folder)
     click.echo(str(folder))
@@ -77,7 +78,11 @@ def _facts(plugin: Plugin) -> dict[str, object]:
         "version": plugin.version,
         "origin": plugin.origin,
         "entry_point": plugin.entry_point,
+        "api": plugin.api,
         "tasks": plugin.tasks,
+        "weights": plugin.weights,
+        "trainings": plugin.trainings,
+        "commands": plugin.commands,
         "state": plugin.state,
         "error": _error(plugin) or None,
     }
@@ -90,7 +95,8 @@ def _error(plugin: Plugin) -> str:
 def _row(plugin: Plugin) -> list[str]:
     origin = f"{plugin.origin}: {plugin.entry_point}" if plugin.entry_point else plugin.origin
     state = f"broken: {_error(plugin)}" if plugin.errors else plugin.state
-    return [plugin.name, plugin.version, origin, ", ".join(plugin.tasks), state]
+    also = [f"{kind} {name}" for kind, names in plugin.brings.items() if kind != "task" for name in names]
+    return [plugin.name, plugin.version, origin, ", ".join(plugin.tasks), ", ".join(also), state]
 
 
 def _show_table(rows: list[list[str]]) -> None:

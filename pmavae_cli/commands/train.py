@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pmavae.presets import PRESETS
+from pmavae_cli.api import Training
 from pmavae_cli.console import Console
+from pmavae_cli.plugin_manager import Registry
 
 RESUME = ("auto", "never")
+TASKS = ("base", "denoise", "upscale", "texture-vary")
 
 
 @click.command()
 @click.option(
     "--task",
-    type=click.Choice(["base", "denoise", "upscale", "texture-vary"]),
+    type=click.Choice(TASKS),
     help="What to train: the autoencoder, or the network of a task.  [default: base]",
 )
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="The shape of the model.  [default: tiny]")
@@ -83,6 +88,16 @@ def train(ctx: click.Context, **options: Any) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from pmavae_cli.training_session import TrainingOptions, run_training
 
+    registry = ctx.find_object(Registry)
+    assert registry is not None
     data = [*options.pop("data"), *options.pop("more_data")]
     console = Console(quiet=options.pop("quiet"), debug=options.pop("debug"))
-    ctx.exit(run_training(TrainingOptions(data=data, **options), console))
+    ctx.exit(run_training(TrainingOptions(data=data, **options), console, registry))
+
+
+def train_with(trainings: Mapping[str, Training]) -> click.Command:
+    """The command, with the trainings of plugins beside pmavae's own."""
+    command, task = copy(train), copy(next(param for param in train.params if param.name == "task"))
+    task.type = click.Choice([*TASKS, *trainings])
+    command.params = [task if param.name == "task" else param for param in train.params]
+    return command

@@ -10,9 +10,7 @@ from pmavae_cli.api import Context, Task, hookimpl
 from pmavae_cli.plugins.parameters import TILE_OPTION, bounded
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from pmavae.pixels import Pixels
     from pmavae.restoration.levels import Levels
 
 UNSEEN_QUALITY = 50  # of JPEG, where --mode jpeg says that there was one and nothing tells how bad
@@ -22,6 +20,7 @@ class Denoise(Task):
     name = "denoise"
     help = "Take noise and JPEG artefacts out of pictures."
     takes = "pixels"
+    deep = True
     weights = "denoise"
     params = (
         click.Option(
@@ -47,7 +46,7 @@ class Denoise(Task):
 
     def transform(
         self,
-        pixels: NDArray[np.uint8],
+        pixels: Pixels,
         context: Context,
         mode: str,
         strength: float,
@@ -55,7 +54,7 @@ class Denoise(Task):
         sigma: float | None,
         jpeg_quality: int | None,
         tile: int | None,
-    ) -> NDArray[np.uint8]:
+    ) -> Pixels:
         from pmavae.restoration.tiles import restore_pixels
 
         levels = self._levels(pixels, context, mode, sigma, jpeg_quality)
@@ -69,18 +68,19 @@ class Denoise(Task):
 
     def _levels(
         self,
-        pixels: NDArray[np.uint8],
+        pixels: Pixels,
         context: Context,
         mode: str,
         sigma: float | None,
         jpeg_quality: int | None,
     ) -> Levels:
+        from pmavae.pixels import eight_bits
         from pmavae.restoration.estimation import estimate_levels
         from pmavae.restoration.levels import Levels
 
         found = Levels()
         if sigma is None or jpeg_quality is None:
-            found = estimate_levels(pixels, context.tables)
+            found = estimate_levels(eight_bits(pixels), context.tables)
         noise = found.noise if mode != "jpeg" else 0.0
         jpeg = found.jpeg if mode != "noise" else None
         if mode == "jpeg" and jpeg is None:

@@ -10,10 +10,8 @@ from pmavae_cli.api import STYLE, Context, Named, Progress, Task, Weighted, hook
 from pmavae_cli.plugins.parameters import STYLE_SCALE_OPTION, bounded
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pmavae import Latents
+    from pmavae.pixels import Pixels
     from pmavae.repaint import Keep
 
 STEPS = 30  # of --refine where nothing is said; see docs/style.md for what fewer and more achieve
@@ -23,6 +21,7 @@ class StyleMix(Task):
     name = "style-mix"
     help = "Repaint pictures in the palette and texture of others."
     input_name = "CONTENT"
+    deep = True
     params = (
         click.Argument(["style"], type=STYLE),
         click.Option(
@@ -79,7 +78,7 @@ class StyleMix(Task):
         preserve_detail: float,
         refine: int | None,
         grid: bool,
-    ) -> Latents | NDArray[np.uint8]:
+    ) -> Latents | Pixels:
         from pmavae.repaint import Keep, repaint
         from pmavae.style import mix_style
 
@@ -103,7 +102,7 @@ class StyleMix(Task):
         mixture = [(weighted.style.z_style, weighted.weight) for weighted in styles]
         # Pixels only where they are asked for: latents lose nothing on their way to the next task.
         if strength > 0 and keep.anything:
-            return repaint(context.model, content, mixture, strength, keep)
+            return repaint(context.model, content, mixture, strength, keep, dtype=f"uint{context.depth}")
         return content.replace(z_style=mix_style(content.z_style, mixture, strength))
 
 
@@ -125,7 +124,7 @@ class Brush:
                 )
             self.steps, self.rough = 0, alone[0]
 
-    def paint(self, plain: NDArray[np.uint8], keep: Keep, progress: Progress) -> NDArray[np.uint8]:
+    def paint(self, plain: Pixels, keep: Keep, progress: Progress) -> Pixels:
         """A picture in these styles, by `steps`."""
         import torch
 
@@ -145,7 +144,7 @@ class Brush:
         return repaint_by_steps(plain, pictures, refining, self.strength, keep)
 
 
-def _sheet(contents: list[Named], brushes: list[Brush], keep: Keep, context: Context) -> NDArray[np.uint8]:
+def _sheet(contents: list[Named], brushes: list[Brush], keep: Keep, context: Context) -> Pixels:
     """Every content by every brush, of one style each."""
     from pmavae.contact_sheet import Heading, contact_sheet
     from pmavae.repaint import decoded, repaint
@@ -155,7 +154,7 @@ def _sheet(contents: list[Named], brushes: list[Brush], keep: Keep, context: Con
     small = [_small(content.content, context) for content in contents]
     plain = [decoded(context.model, latents) for latents in small]
 
-    def cell(row: int, column: int) -> NDArray[np.uint8]:
+    def cell(row: int, column: int) -> Pixels:
         brush, number, of = brushes[row], row * len(small) + column, len(brushes) * len(small)
         if brush.steps:
             painted = brush.paint(
@@ -187,11 +186,13 @@ def _small(latents: Latents, context: Context) -> Latents:
     return context.model.encode(fit_side(decoded(context.model, latents), CELL_SIDE))
 
 
-def _pixels(latents: Latents, context: Context) -> NDArray[np.uint8]:
+def _pixels(latents: Latents, context: Context) -> Pixels:
     """The input's own pixels, or what its latents decode to."""
     from pmavae.repaint import decoded
 
-    return decoded(context.model, latents) if context.pixels is None else context.pixels
+    if context.pixels is not None:
+        return context.pixels
+    return decoded(context.model, latents, f"uint{context.depth}")
 
 
 @hookimpl

@@ -10,8 +10,7 @@ from pmavae_cli.api import Context, Task, hookimpl
 from pmavae_cli.plugins.parameters import TILE_OPTION
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from pmavae.pixels import Pixels
 
 
 MOST_NOISE, WORST_JPEG = 25.0, 30  # what this network has met: worse pictures are not worth enlarging
@@ -21,6 +20,7 @@ class Upscale(Task):
     name = "upscale"
     help = "Enlarge pictures two or four times."
     takes = "pixels"
+    deep = True
     weights = "upscale"
     params = (
         click.Option(
@@ -43,13 +43,14 @@ class Upscale(Task):
         return int(options["factor"])
 
     def transform(
-        self, pixels: NDArray[np.uint8], context: Context, factor: str, clean: bool, tile: int | None
-    ) -> NDArray[np.uint8]:
+        self, pixels: Pixels, context: Context, factor: str, clean: bool, tile: int | None
+    ) -> Pixels:
+        from pmavae.pixels import eight_bits
         from pmavae.restoration.estimation import estimate_levels
         from pmavae.restoration.levels import Levels
         from pmavae.restoration.tiles import restore_pixels
 
-        levels = estimate_levels(pixels, context.tables) if clean else Levels()
+        levels = estimate_levels(eight_bits(pixels), context.tables) if clean else Levels()
         context.detail(f"{levels.told()}; taken out" if clean else "enlarged as it is")
         levels = levels.within(MOST_NOISE, WORST_JPEG)
         return restore_pixels(

@@ -51,7 +51,7 @@ def test_what_is_added_and_taken_away_again_leaves_nothing() -> None:
 def test_another_size_and_another_number_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["blend", "a.png", "c.png"]) == 1
     error = capsys.readouterr().err
-    assert "c is 32 × 32 px and a 48 × 32: make all pictures the same size" in error
+    assert "c.png is 32 × 32 px and a.png 48 × 32: make all pictures the same size" in error
     assert len(error.splitlines()) == 1
     assert main(["blend", "a.png", "b.png", "--weights", "1,2,3"]) == 1
     assert "--weights has 3 numbers for 2 pictures: give one for each" in capsys.readouterr().err

@@ -12,6 +12,8 @@ from pmavae_cli.api import Context, Named, Task, hookimpl
 if TYPE_CHECKING:
     from pmavae import Latents
 
+PMAVAE_API = 1
+
 
 class Numbers(click.ParamType):
     """Numbers separated by commas."""
@@ -58,7 +60,7 @@ class Blend(Task):
             latents = named.content
             if (latents.width, latents.height) != (width, height):
                 raise ValueError(
-                    f"{named.name} is {latents.width} × {latents.height} px and {first.name} "
+                    f"{named.file} is {latents.width} × {latents.height} px and {first.file} "
                     f"{width} × {height}: make all pictures the same size"
                 )
             # Latents are normalised and have exchanged their halves, and z_style has what was taken out

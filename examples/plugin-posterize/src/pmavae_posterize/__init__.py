@@ -11,13 +11,13 @@ from pmavae_cli.api import Context, Task, hookimpl
 if TYPE_CHECKING:
     from pmavae import Latents
 
+PMAVAE_API = 1
+
 
 class Posterize(Task):
     name = "posterize"
     help = "Reduce a picture to few levels, in its latents."
-    params = (
-        click.Option(["--step"], type=click.FloatRange(0.01, 10), default=0.5, help="Size of a level."),
-    )
+    params = (click.Option(["--step"], type=click.FloatRange(0.01, 10), default=0.5, help="Of a level."),)
 
     def transform(self, content: Latents, context: Context, step: float) -> Latents:
         context.log(f"rounding to multiples of {step}")

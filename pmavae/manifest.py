@@ -1,0 +1,172 @@
+"""Manifests of weights, and the index of all weights that have a name. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pmavae.errors import WeightsError
+from pmavae.json_values import is_label, is_sha256, parse_json
+
+MANIFEST_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class WeightsEntry:
+    """One row of the manifest: a weights file, and where it comes from."""
+
+    id: str
+    file: str  # its name in the weights folder
+    preset: str
+    task: str  # what it was trained for: "base", the autoencoder itself, or a task of the command line
+    sha256: str
+    parameters: int
+    repo: str | None  # Hub repository and revision, where it is there too
+    revision: str | None
+    licence: str
+    data: str  # what it was trained on
+    recipe: dict[str, Any]  # the settings that made it
+    scores: dict[str, Any]  # what was measured, by name
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The released weights, in the order of the file."""
+
+    entries: tuple[WeightsEntry, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        """Read `manifest.json`; raises WeightsError naming the file, the row and what is wrong."""
+        try:
+            data = parse_json(path.read_text("utf-8"))
+        except OSError as reason:
+            raise WeightsError(f"{path} cannot be read: {reason.strerror or reason}") from None
+        except ValueError as reason:
+            raise WeightsError(f"{path} is not valid JSON: {reason}") from None
+        if not isinstance(data, dict) or not isinstance(rows := data.get("weights"), list):
+            raise WeightsError(f'{path} is not a weights manifest: it has no list "weights"')
+        if data.get("version") != MANIFEST_VERSION:
+            raise WeightsError(
+                f"{path} is of version {data.get('version')!r:.40}, this pmavae reads {MANIFEST_VERSION}"
+            )
+        entries = tuple(_entry(path, number, row) for number, row in enumerate(rows, 1))
+        ids = [entry.id for entry in entries]
+        if repeated := sorted({i for i in ids if ids.count(i) > 1}):
+            raise WeightsError(f"{path} lists {repeated[0]} more than once")
+        return cls(entries)
+
+    def find(self, name: str, task: str = "base") -> WeightsEntry | None:
+        """The entry with this id, else the weights of the preset with this name for a task."""
+        return _find(self.entries, name, task)
+
+    def names(self) -> list[str]:
+        """Every name that `find` knows, presets first."""
+        return _names(self.entries)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A folder of weights files that a manifest in it describes."""
+
+    folder: Path
+    origin: str  # whose it is, as a message names it
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, manifest: Path, origin: str) -> Shelf:
+        """By the path of its manifest; raises WeightsError as `Manifest.load` does."""
+        return cls(manifest.parent, origin, Manifest.load(manifest))
+
+
+@dataclass(frozen=True)
+class WeightsIndex:
+    """All weights that have a name: those of pmavae first, then those of plugins."""
+
+    shelves: tuple[Shelf, ...]
+
+    def beside(self, shelf: Shelf) -> WeightsIndex:
+        """With one more shelf; raises WeightsError, naming both origins, for an id that is there already."""
+        for entry in shelf.manifest.entries:
+            for other in self.shelves:
+                if any(entry.id == known.id for known in other.manifest.entries):
+                    raise WeightsError(
+                        f"weights {entry.id} of {shelf.origin} have the id of weights of {other.origin}, "
+                        "which keep it"
+                    )
+        return WeightsIndex((*self.shelves, shelf))
+
+    @property
+    def entries(self) -> tuple[WeightsEntry, ...]:
+        """Of all shelves, in their order."""
+        return tuple(entry for shelf in self.shelves for entry in shelf.manifest.entries)
+
+    def find(self, name: str, task: str = "base") -> WeightsEntry | None:
+        """As `Manifest.find` does, on all shelves."""
+        return _find(self.entries, name, task)
+
+    def names(self) -> list[str]:
+        """Every name that `find` knows, presets first."""
+        return _names(self.entries)
+
+    def presets(self, task: str) -> list[str]:
+        """The presets that have weights for a task."""
+        return list(dict.fromkeys(entry.preset for entry in self.entries if entry.task == task))
+
+    def path(self, entry: WeightsEntry) -> Path:
+        """The file of an entry; raises WeightsError, with the remedy, where it is gone."""
+        shelf = next(shelf for shelf in self.shelves if entry in shelf.manifest.entries)
+        path = shelf.folder / entry.file
+        if not path.is_file():
+            raise WeightsError(f"the weights {entry.id} are not at {path}: install {shelf.origin} again")
+        return path
+
+
+def weights_folder() -> Path:
+    """Where the released weights are: inside an installed package, beside it in a source checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_weights"
+    return installed if installed.is_dir() else package.parent / "weights"
+
+
+def released_weights(folder: Path | None = None) -> WeightsIndex:
+    """The weights that come with pmavae, in its weights folder or another. Raises WeightsError."""
+    folder = folder or weights_folder()
+    return WeightsIndex((Shelf.load(folder / MANIFEST_FILE, "pmavae"),))
+
+
+def _find(entries: tuple[WeightsEntry, ...], name: str, task: str) -> WeightsEntry | None:
+    for entry in entries:
+        if entry.id == name:
+            return entry
+    for entry in entries:
+        if entry.preset == name and entry.task == task:
+            return entry
+    return None
+
+
+def _names(entries: tuple[WeightsEntry, ...]) -> list[str]:
+    presets = [entry.preset for entry in entries if entry.task == "base"]
+    return list(dict.fromkeys(presets + [entry.id for entry in entries]))
+
+
+def _entry(path: Path, number: int, row: Any) -> WeightsEntry:
+    known = {f.name for f in fields(WeightsEntry)}
+    if not isinstance(row, dict) or set(row) != known:
+        odd = sorted(set(row) ^ known) if isinstance(row, dict) else ["no object"]
+        raise WeightsError(f"{path}, entry {number}: missing or unknown fields: {', '.join(odd)}")
+    valid = {
+        **{key: is_label(row[key]) for key in ("id", "file", "preset", "task")},
+        **{key: row[key] is None or is_label(row[key]) for key in ("repo", "revision")},
+        **{key: isinstance(row[key], str) for key in ("licence", "data")},
+        **{key: isinstance(row[key], dict) for key in ("recipe", "scores")},
+        "sha256": is_sha256(row["sha256"]),
+        "parameters": type(row["parameters"]) is int and row["parameters"] > 0,
+    }
+    # A file elsewhere would not be in the wheel.
+    valid["file"] = valid["file"] and Path(row["file"]).name == row["file"]
+    if wrong := [key for key, fine in valid.items() if not fine]:
+        raise WeightsError(f"{path}, entry {number}: {wrong[0]} is not valid ({row[wrong[0]]!r:.80})")
+    return WeightsEntry(**row)

@@ -1,0 +1,73 @@
+"""A network that is trained as a plugin says: see task_training.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pmavae.config import BASE_STRIDE
+from pmavae.errors import PMAVAEError
+from pmavae.manifest import WeightsIndex
+from pmavae.network_config import NetworkConfig
+from pmavae.task_network import TaskNetwork
+from pmavae.training.objectives import Draws, Outcome
+from pmavae.training.task_training import Batch, Training
+
+
+class PluginTrainingError(PMAVAEError):
+    """A training of a plugin that does not do what a training has to."""
+
+
+class PluginNetwork(TaskNetwork):
+    """The network in training, with what trains it."""
+
+    def __init__(self, network: nn.Module, config: NetworkConfig, plan: Training) -> None:
+        super().__init__(network, config)
+        self.plan = plan
+
+    @classmethod
+    def new(cls, plan: Training, preset: str) -> PluginNetwork:
+        """An untrained network. Raises WeightsError where the training has no sound settings for it."""
+        config = NetworkConfig(preset, plan.name, dict(plan.network_settings(preset)))
+        made = TaskNetwork.build(config, plan.build_network, f"training {plan.name}")
+        return cls(made.network, config, plan)
+
+    @classmethod
+    def started_from(
+        cls, plan: Training, name_or_path: str | Path, index: WeightsIndex | None
+    ) -> PluginNetwork:
+        """A network that goes on from weights. Raises WeightsError."""
+        found = TaskNetwork.from_pretrained(name_or_path, plan.name, plan.build_network, index)
+        return cls(found.network, found.config, plan)
+
+    def outcome(self, pictures: Tensor, draws: Draws) -> Outcome:
+        """The loss of (B, 3, S, S) in [0, 1]; raises PluginTrainingError where it is none."""
+        values = self.plan.loss(self.network, Batch(pictures, draws))
+        if not isinstance(values, Mapping) or not _is_scalar(values.get("loss")):
+            raise PluginTrainingError(
+                f'training {self.plan.name} returned no scalar tensor "loss": repair its method loss'
+            )
+        parts = {name: torch.as_tensor(value).detach() for name, value in values.items() if name != "loss"}
+        return Outcome(values["loss"], pictures, pictures, parts)
+
+    @torch.no_grad()
+    def score(self, picture: Tensor) -> dict[str, float]:
+        """What the plugin says that a validation picture, (1, 3, H, W), is worth."""
+        return dict(self.plan.score(self.network, self._alone(picture)))
+
+    @torch.no_grad()
+    def shown(self, picture: Tensor) -> Sequence[Tensor]:
+        """What the plugin shows of a validation picture, on the CPU; nothing where it has no previews."""
+        return [x.float().cpu() for x in self.plan.preview(self.network, self._alone(picture))]
+
+    def _alone(self, picture: Tensor) -> Batch:
+        height, width = (side // BASE_STRIDE * BASE_STRIDE for side in picture.shape[-2:])
+        cut = picture[..., :height, :width].to(self.device)
+        return Batch(cut, Draws(0, rows=1, first=0, count=1, device=self.device))
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 0

@@ -1,0 +1,107 @@
+"""The models of one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NoReturn
+
+import click
+import torch
+from torch import nn
+
+from pmavae import PMAVAE, PRESETS
+from pmavae.errors import WeightsError
+from pmavae.manifest import WeightsIndex
+from pmavae.refinement.features import FeatureNetwork
+from pmavae.task_models import CODEC_BOUND, load_task_model
+from pmavae.task_network import Builder, TaskNetwork
+from pmavae.texture.network import TexturePrior
+from pmavae_cli.console import Console
+from pmavae_cli.options import RunOptions
+
+
+@dataclass(frozen=True)
+class RunModels:
+    """Each is loaded when it is first used."""
+
+    options: RunOptions
+    console: Console
+    task_weights: str | None  # the task whose weights --weights names; None for the autoencoder's
+    device: torch.device
+    index: WeightsIndex  # the weights that have a name
+    build_network: Builder | None  # what makes the network of a task that is not pmavae's own
+
+    @cached_property
+    def model(self) -> PMAVAE:
+        """The autoencoder. Raises WeightsError."""
+        asked = self.options.weights if self.task_weights is None else None
+        name = asked or self.options.preset
+        model = PMAVAE.from_pretrained(name, self.index)
+        self._check_preset(name, model.config.preset)
+        self._tell(model.weights_id)
+        return model.to(self.device)
+
+    @cached_property
+    def task_model(self) -> nn.Module:
+        """The network of the task. Raises WeightsError, and ValueError for a task without."""
+        task = self.task_weights
+        if task is None:
+            raise ValueError("the task names no weights of its own")
+        name = self.options.weights or self.options.preset
+        presets = self.index.presets(task)
+        if name in PRESETS and name not in presets:
+            if task in CODEC_BOUND or not presets:
+                self._refuse_preset(name, task)
+            other = "tiny" if "tiny" in presets else presets[0]
+            self.console.detail(f"{task} has no weights of preset {name}, those of {other} are used")
+            name = other
+        model = load_task_model(name, task, self.build_network, self.index)
+        if self.options.weights:
+            self._check_preset(name, model.config.preset)
+        if isinstance(model, TexturePrior):
+            model.check_codec(self.model)
+        self._tell(model.weights_id)
+        network: nn.Module = model.network if isinstance(model, TaskNetwork) else model
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @cached_property
+    def features(self) -> FeatureNetwork:
+        """The network that compares pictures. Raises WeightsError."""
+        return FeatureNetwork.from_pretrained().to(self.device)
+
+    def _refuse_preset(self, name: str, task: str) -> NoReturn:
+        others = self.index.presets(task)
+        if not others:
+            raise WeightsError(
+                f"no weights for {task} are installed: give some with --weights, as "
+                f"pmavae train --task {task} makes them"
+            )
+        remedy = f"use --preset {' or '.join(others)}"
+        raise WeightsError(
+            f"preset {name} has no weights for {task}, and those of another preset do not fit its latents: "
+            f"{remedy}, or give some with --weights"
+        )
+
+    def _check_preset(self, name: str, found: str) -> None:
+        if self.options.preset_given and found != self.options.preset:
+            raise WeightsError(
+                f"{name} has weights of preset {found}, not {self.options.preset}: "
+                "leave out --preset or --weights"
+            )
+
+    def _tell(self, weights_id: str) -> None:
+        self.console.detail(
+            f"weights {weights_id} on {self.device}, {torch.get_num_threads()} threads",
+            once=f"weights {weights_id}",
+        )
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of `--device`; raises click.UsageError for one that is not there."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next(device for device in ("cuda", "mps", "cpu") if present[device])
+    if not present[name]:
+        raise click.UsageError(f"--device {name}: torch finds no such device here; use --device cpu.")
+    return torch.device(name)
