@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from pmavae.config import MIN_SIZE, ModelConfig
 from pmavae.decoder import Decoder
 from pmavae.encoder import Encoder, Posterior
 from pmavae.errors import ImageError, WeightsError
+from pmavae.hub import CARD_FILE, push
 from pmavae.latents import Latents, expected_shapes, padded
 from pmavae.manifest import WeightsIndex
+from pmavae.model_folder import check_config, refuse_foreign_config, write_config
 from pmavae.refinement.config import TASK as FEATURES
-from pmavae.weights import fill, load_weights, resolve_weights, save_folder
+from pmavae.weights import ARCHITECTURE_VERSION, AnyConfig, load_network, resolve_weights, save_folder
 
 Picture = Tensor | Image.Image | np.ndarray[Any, Any]
 
@@ -114,22 +117,62 @@ class PMAVAE(nn.Module):
         return picture[..., : latents.height, : latents.width].clamp(0, 1)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, index: WeightsIndex | None = None) -> PMAVAE:
-        """Load a preset ("tiny"), a manifest id, a weights file, or a folder with model.safetensors.
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        index: WeightsIndex | None = None,
+        *,
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> PMAVAE:
+        """Load a preset ("tiny"), a manifest id, a weights file, a folder with model.safetensors, or
+        `org/name[@revision][:file]` of the Hugging Face Hub.
 
-        The model is on the CPU in float32 and in evaluation mode. Raises WeightsError, in one
-        sentence, where the file is missing or damaged or does not fit its own configuration.
+        `revision` is a branch, a tag or a commit of a repository there; `offline` opens no socket and takes
+        what is in the Hub's cache. Only safetensors are read. The model is on the CPU in float32 and in
+        evaluation mode. Raises WeightsError, in one sentence, where the file is missing, damaged or of
+        another architecture version, or does not fit its own configuration or a config.json beside it.
         """
-        path, entry = resolve_weights(name_or_path, index=index)
-        loaded = load_weights(path, entry)
-        if not isinstance(loaded.config, ModelConfig):
-            task = loaded.config.task
-            remedy = "name those of one" if task == FEATURES else f"use them with pmavae {task}"
-            raise WeightsError(f"{path} has weights of the task {task}, which are no autoencoder: {remedy}")
-        model = cls(loaded.config)
-        fill(model, loaded, path)
+        path, entry = resolve_weights(name_or_path, index=index, revision=revision, offline=offline)
+
+        def make(config: AnyConfig) -> PMAVAE:
+            if isinstance(config, ModelConfig):
+                return cls(config)
+            remedy = "name those of one" if config.task == FEATURES else f"use them with pmavae {config.task}"
+            raise WeightsError(
+                f"{path} has weights of the task {config.task}, which are no autoencoder: {remedy}"
+            )
+
+        model = load_network(path, entry, make)
+        check_config(path, model.config.to_dict(), model.weights_id, ARCHITECTURE_VERSION)
         return model
 
     def save_pretrained(self, folder: str | Path, weights_id: str | None = None) -> Path:
-        """Write `model.safetensors` (fp16) into the folder; returns its path."""
-        return save_folder(folder, self.state_dict(), self.config, weights_id or self.weights_id)
+        """Write `model.safetensors` (fp16) and `config.json` into the folder; returns the path of the first.
+
+        Raises WeightsError where one cannot be written, or where a config.json of something else is there.
+        """
+        refuse_foreign_config(Path(folder))
+        path = save_folder(folder, self.state_dict(), self.config, weights_id or self.weights_id)
+        write_config(path)
+        return path
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool = False,
+        message: str = "Upload a model of pmavae",
+        revision: str | None = None,
+        weights_id: str | None = None,
+    ) -> str:
+        """Upload the model, with a model card, to a repository `org/name`, which is made where there is none.
+
+        Needs a token, of HF_TOKEN or of `hf auth login`. Returns the URL of the commit. Raises HubError.
+        """
+        from pmavae.model_card import card_of_folder
+
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, weights_id)
+            (Path(folder) / CARD_FILE).write_text(card_of_folder(folder, name=repo), "utf-8")
+            return push(Path(folder), repo, private=private, message=message, revision=revision)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pmavae.errors import WeightsError
+from pmavae.hub import HubReference
 from pmavae.json_values import is_label, is_sha256, parse_json
 
 MANIFEST_VERSION = 1
@@ -23,12 +24,18 @@ class WeightsEntry:
     task: str  # what it was trained for: "base", the autoencoder itself, or a task of the command line
     sha256: str
     parameters: int
-    repo: str | None  # Hub repository and revision, where it is there too
-    revision: str | None
     licence: str
     data: str  # what it was trained on
     recipe: dict[str, Any]  # the settings that made it
     scores: dict[str, Any]  # what was measured, by name
+    repo: str | None = None  # on the Hub, where it is there too: "org/name"
+    revision: str | None = None  # of the repository: a commit, or a tag or branch, as SHA-256 pins the file
+    repo_file: str | None = None  # its name there; None: model.safetensors
+
+    @property
+    def reference(self) -> HubReference | None:
+        """Where it is on the Hub."""
+        return HubReference(self.repo, self.revision, self.repo_file) if self.repo else None
 
 
 @dataclass(frozen=True)
@@ -117,11 +124,18 @@ class WeightsIndex:
 
     def path(self, entry: WeightsEntry) -> Path:
         """The file of an entry; raises WeightsError, with the remedy, where it is gone."""
-        shelf = next(shelf for shelf in self.shelves if entry in shelf.manifest.entries)
+        shelf = self._shelf(entry)
         path = shelf.folder / entry.file
         if not path.is_file():
             raise WeightsError(f"the weights {entry.id} are not at {path}: install {shelf.origin} again")
         return path
+
+    def is_shipped(self, entry: WeightsEntry) -> bool:
+        """Whether the file of an entry is beside its manifest."""
+        return (self._shelf(entry).folder / entry.file).is_file()
+
+    def _shelf(self, entry: WeightsEntry) -> Shelf:
+        return next(shelf for shelf in self.shelves if entry in shelf.manifest.entries)
 
 
 def weights_folder() -> Path:
@@ -152,14 +166,26 @@ def _names(entries: tuple[WeightsEntry, ...]) -> list[str]:
     return list(dict.fromkeys(presets + [entry.id for entry in entries]))
 
 
+def _is_reference(repo: Any, revision: Any = None, file: Any = None) -> bool:
+    """Whether all of it could be written as one reference."""
+    given = HubReference(repo, revision, file)
+    return all(is_label(part) for part in (repo, revision, file) if part is not None) and (
+        HubReference.parse(str(given)) == given
+    )
+
+
 def _entry(path: Path, number: int, row: Any) -> WeightsEntry:
     known = {f.name for f in fields(WeightsEntry)}
-    if not isinstance(row, dict) or set(row) != known:
-        odd = sorted(set(row) ^ known) if isinstance(row, dict) else ["no object"]
+    needed = {f.name for f in fields(WeightsEntry) if f.default is MISSING}
+    if not isinstance(row, dict) or not needed <= set(row) <= known:
+        odd = sorted((set(row) - known) | (needed - set(row))) if isinstance(row, dict) else ["no object"]
         raise WeightsError(f"{path}, entry {number}: missing or unknown fields: {', '.join(odd)}")
+    repo, revision, file = (row.get(key) for key in ("repo", "revision", "repo_file"))
     valid = {
         **{key: is_label(row[key]) for key in ("id", "file", "preset", "task")},
-        **{key: row[key] is None or is_label(row[key]) for key in ("repo", "revision")},
+        "repo": repo is None or _is_reference(repo),
+        "revision": revision is None or _is_reference(repo, revision),
+        "repo_file": file is None or (_is_reference(repo, None, file) and str(file).endswith(".safetensors")),
         **{key: isinstance(row[key], str) for key in ("licence", "data")},
         **{key: isinstance(row[key], dict) for key in ("recipe", "scores")},
         "sha256": is_sha256(row["sha256"]),
@@ -168,5 +194,5 @@ def _entry(path: Path, number: int, row: Any) -> WeightsEntry:
     # A file elsewhere would not be in the wheel.
     valid["file"] = valid["file"] and Path(row["file"]).name == row["file"]
     if wrong := [key for key, fine in valid.items() if not fine]:
-        raise WeightsError(f"{path}, entry {number}: {wrong[0]} is not valid ({row[wrong[0]]!r:.80})")
+        raise WeightsError(f"{path}, entry {number}: {wrong[0]} is not valid ({row.get(wrong[0])!r:.80})")
     return WeightsEntry(**row)

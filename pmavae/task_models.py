@@ -4,15 +4,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pmavae.autoencoder import PMAVAE
 from pmavae.manifest import WeightsIndex
+from pmavae.network_config import NetworkConfig
+from pmavae.refinement.config import FeatureConfig
+from pmavae.refinement.features import FeatureNetwork
+from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.presets import TASKS as RESTORATIONS
 from pmavae.task_network import Builder, TaskNetwork
 from pmavae.texture.config import TASK as TEXTURE
+from pmavae.texture.config import TextureConfig
 from pmavae.texture.network import TexturePrior
+from pmavae.weightless import weightless
+from pmavae.weights import AnyConfig, Shapes, shapes_of
 
 TaskModel = Restorer | TexturePrior | TaskNetwork
 CODEC_BOUND = frozenset({TEXTURE})  # tasks whose network serves one autoencoder's latents alone
+
+
+def network_shapes(config: AnyConfig) -> Shapes | None:
+    """The tensors of a network of this configuration, by name; None for that of a plugin."""
+    if isinstance(config, NetworkConfig):
+        return None
+    with weightless():
+        match config:
+            case RestorationConfig():
+                return shapes_of(Restorer(config))
+            case TextureConfig():
+                return shapes_of(TexturePrior(config))
+            case FeatureConfig():
+                return shapes_of(FeatureNetwork(config))
+        return shapes_of(PMAVAE(config))
 
 
 def load_task_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,7 +12,17 @@ from torch import nn
 from pmavae.errors import WeightsError
 from pmavae.manifest import WeightsIndex
 from pmavae.network_config import MAX_NUMBER, NetworkConfig, is_settings
-from pmavae.weights import fill, load_weights, resolve_weights, save_folder
+from pmavae.weightless import weightless
+from pmavae.weights import (
+    AnyConfig,
+    Shapes,
+    load_weights,
+    named,
+    resolve_weights,
+    save_folder,
+    shapes_of,
+    wrong_task,
+)
 
 Builder = Callable[[Mapping[str, Any]], nn.Module]  # an untrained network, from its settings
 
@@ -59,15 +69,24 @@ class TaskNetwork(nn.Module):
         where the weights are missing, damaged, or of another task.
         """
         path, entry = resolve_weights(name_or_path, task, index)
-        loaded = load_weights(path, entry)
-        if not isinstance(loaded.config, NetworkConfig) or loaded.config.task != task:
-            found = getattr(loaded.config, "task", "base")
-            raise WeightsError(
-                f"{path} has weights of the task {found}, not {task}: use those that were made for it"
-            )
-        model = cls.build(loaded.config, build, str(path))
-        fill(model, loaded, path)
-        return model
+        made: list[TaskNetwork] = []
+
+        def shapes(config: AnyConfig) -> Shapes:
+            if not isinstance(config, NetworkConfig) or config.task != task:
+                raise wrong_task(path, config, task)
+            try:
+                with weightless():
+                    return shapes_of(build(dict(config.settings)))
+            except Exception:
+                # Some networks cannot be made without memory; those that cannot be made at all say so here.
+                made.append(cls.build(config, build, str(path)))
+                return shapes_of(made[0])
+
+        loaded = load_weights(path, entry, shapes)
+        # A buffer that is in no state dict has its values from the constructor, and a count its own dtype.
+        model = made[0] if made else cls.build(cast(NetworkConfig, loaded.config), build, str(path))
+        model.load_state_dict(loaded.state)
+        return named(model, loaded)
 
     @property
     def device(self) -> torch.device:

@@ -12,21 +12,23 @@ import json
 import math
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
 from pmavae.errors import PMAVAEError
 from pmavae.json_values import is_string_map, parse_json
+from pmavae.weights_header import MAX_HEADER_BYTES as MAX_HEADER_BYTES
+from pmavae.weights_header import METADATA_KEY as METADATA_KEY
 
-METADATA_KEY = "pmavae"
-MAX_HEADER_BYTES = 2**20  # hundreds of tensor names fit in a tenth of it; the rest is for ICC and EXIF
 MAX_DIMENSIONS = 8
+MAX_INTEGER = 2**63  # of a shape or an offset: what is beyond it may have thousands of digits
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -41,12 +43,22 @@ class _Spec:
     end: int
 
 
+class Digest(Protocol):
+    """What sees the bytes of a file as they are read, from the first to the last, as those of hashlib do."""
+
+    def update(self, data: bytes | memoryview, /) -> None: ...
+
+
 class HeaderTooLargeError(ValueError):
     """Names and metadata make a header that would not be read again."""
 
 
 class _Refused(Exception):
     """Why a file is not read, as the rest of a sentence that starts with its name."""
+
+
+class _Foreign(_Refused):
+    """The file is of another format."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,12 @@ class TensorFile:
     _error: type[PMAVAEError]
     _specs: dict[str, _Spec]  # in the order of the data section
     _stream: BinaryIO  # at the first byte of the data section
+    _digest: Digest | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        return sum(spec.end - spec.begin for spec in self._specs.values())
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -83,36 +101,72 @@ class TensorFile:
 
     def tensors(self) -> dict[str, Tensor]:
         """Read every tensor, in the dtype of the file; to be called once."""
-        tensors = {}
+        return dict(self.read())
+
+    def read(self) -> Iterator[tuple[str, Tensor]]:
+        """Read one tensor after the other, in the order and the dtype of the file; to be called once."""
         for name, spec in self._specs.items():
-            data = bytearray(spec.end - spec.begin)
-            if self._stream.readinto(data) != len(data):  # type: ignore[attr-defined]
+            try:
+                data = torch.empty(spec.end - spec.begin, dtype=torch.uint8)
+            except RuntimeError:  # torch's word for it
+                self.refuse(f"needs {self.size} bytes of memory, more than there are")
+            view = data.numpy().data
+            if self._stream.readinto(view) != len(view):  # type: ignore[attr-defined]
                 self.refuse("is truncated: it became shorter while it was read")
-            tensors[name] = torch.frombuffer(data, dtype=spec.dtype).reshape(spec.shape)
-        return tensors
+            if self._digest is not None:
+                self._digest.update(view)
+            yield name, data.view(spec.dtype).reshape(spec.shape)
+        if self._stream.read(1):
+            self.refuse("is damaged: it became longer while it was read")
 
 
 @contextmanager
 def open_tensor_file(
-    source: str | Path | bytes, *, name: str, error: type[PMAVAEError]
+    source: str | Path | bytes,
+    *,
+    name: str,
+    error: type[PMAVAEError],
+    digest: Digest | None = None,
+    pipes: bool = True,
+    remedy: str = "",
 ) -> Iterator[TensorFile]:
     """Open a safetensors file, or its bytes, and check its header and its size.
 
     Memory for the tensors is taken by `TensorFile.tensors()` only, so that a caller can refuse a
-    file by its shapes and metadata first. `name` is what messages call the file. Raises `error`, in
-    one sentence, where the file cannot be read, is empty, truncated, followed by other bytes, not a
-    safetensors file, or holds a dtype other than F16, BF16 and F32.
+    file by its shapes and metadata first. `name` is what messages call the file. `digest` is updated with
+    every byte that is read. Without `pipes`, what is no regular file is refused and not waited for. `remedy`
+    ends the sentence about a file of another format. Raises `error`, in one sentence, where the file cannot
+    be read, is empty, truncated, followed by other bytes, not a safetensors file, or holds a dtype other
+    than F16, BF16 and F32.
     """
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as stream:
+        with io.BytesIO(source) if isinstance(source, bytes) else _open(Path(source), pipes) as stream:
             # A pipe has no size to check the header against.
             seekable = stream if stream.seekable() else io.BytesIO(stream.read())
-            specs, metadata = _read_header(seekable)
-            yield TensorFile(name, metadata, error, specs, seekable)
+            specs, metadata = _read_header(seekable, digest)
+            yield TensorFile(name, metadata, error, specs, seekable, digest)
+    except _Foreign as reason:
+        raise error(f"{name} {reason}{remedy}") from None
     except _Refused as reason:
         raise error(_sentence(name, str(reason))) from None
     except OSError as reason:
         raise error(f"{name} cannot be read: {reason.strerror or reason}") from None
+
+
+def _open(path: Path, pipes: bool) -> BinaryIO:
+    if pipes:
+        return path.open("rb")
+    # Without O_NONBLOCK, opening a named pipe waits for a writer before it can be refused.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise _Refused("is a pipe or a device and no file: save what it gives as a file, and name that")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _sentence(name: str, reason: str) -> str:
@@ -121,7 +175,7 @@ def _sentence(name: str, reason: str) -> str:
     return f"{name} {reason}; copy it again from where it came" if broken else f"{name} {reason}"
 
 
-def _read_header(stream: BinaryIO) -> tuple[dict[str, _Spec], dict[str, str]]:
+def _read_header(stream: BinaryIO, digest: Digest | None = None) -> tuple[dict[str, _Spec], dict[str, str]]:
     """Check all that can be checked without reading a tensor; leave the stream at the data."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
@@ -130,13 +184,23 @@ def _read_header(stream: BinaryIO) -> tuple[dict[str, _Spec], dict[str, str]]:
     start = stream.read(9)
     length = int.from_bytes(start[:8], "little")
     if not looks_like_tensor_file(start):
-        raise _Refused("is not a safetensors file")
+        if start[8:] == b"{" and MAX_HEADER_BYTES < length <= size - 8:
+            raise _Refused(
+                f"has a header of {length} bytes; at most {MAX_HEADER_BYTES} are read: "
+                "use a file with fewer tensors and less metadata"
+            )
+        raise _Foreign("is not a safetensors file")
     if size < 8 + length:
         raise _Refused(f"is truncated: {size} bytes are there, its header alone needs {8 + length}")
+    start += stream.read(length - 1)
+    if len(start) != 8 + length:
+        raise _Refused("is truncated: it became shorter while it was read")
+    if digest is not None:
+        digest.update(start)
     try:
-        header = parse_json((start[8:] + stream.read(length - 1)).decode("utf-8"))
+        header = parse_json(start[8:].decode("utf-8"))
     except ValueError:
-        raise _Refused("is not a safetensors file: its header is not valid JSON") from None
+        raise _Foreign("is not a safetensors file: its header is not valid JSON") from None
     metadata = header.pop("__metadata__", {})
     if not is_string_map(metadata):
         raise _Refused("is damaged: its metadata is not a map of strings")
@@ -173,7 +237,7 @@ def _spec(name: str, entry: Any) -> _Spec:
 
 
 def _is_int_list(value: Any, least: int) -> bool:
-    return isinstance(value, list) and all(type(v) is int and v >= least for v in value)
+    return isinstance(value, list) and all(type(v) is int and least <= v < MAX_INTEGER for v in value)
 
 
 def looks_like_tensor_file(first_bytes: bytes) -> bool:

@@ -7,17 +7,19 @@ pickle, no code.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pmavae.config import ModelConfig
 from pmavae.errors import WeightsError
+from pmavae.file_checksum import BLANK, CHECKSUM_KEY, FileDigest, stamped
+from pmavae.hub import MODEL_FILE, HubReference
+from pmavae.hub_lookup import fetched_path, path_of_reference
 from pmavae.json_values import is_label
 from pmavae.manifest import Manifest as Manifest
 from pmavae.manifest import WeightsEntry, WeightsIndex, released_weights
@@ -29,19 +31,27 @@ from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.presets import TASKS as RESTORATIONS
 from pmavae.tensor_file import (
     METADATA_KEY,
+    HeaderTooLargeError,
     TensorFile,
     open_tensor_file,
+    tensor_file_bytes,
     to_json,
-    write_tensor_file,
+    write_atomically,
 )
 from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import TextureConfig
+from pmavae.weightless import weightless
 
 ARCHITECTURE_VERSION = 1  # goes up when the same configuration gets other parameters or another meaning
-FOLDER_FILE = "model.safetensors"  # the weights file in a folder of weights
+FOLDER_FILE = MODEL_FILE  # the weights file in a folder of weights
 MAX_WIDTH = 8192  # channels and blocks beyond it are an attack on memory, not a model
+MAX_LIST = 100  # stages, blocks or scales that are listed
+MAX_BYTES = 2**31  # of tensors: a billion parameters in fp16, a hundred times those of the largest preset
+METADATA_KEYS = frozenset({METADATA_KEY, CHECKSUM_KEY, "format"})  # "format": what other libraries write
 
 AnyConfig = ModelConfig | RestorationConfig | TextureConfig | FeatureConfig | NetworkConfig
+Shapes = Mapping[str, tuple[int, ...]]
+Network = TypeVar("Network", bound=nn.Module)
 _TASK_CONFIGS: dict[str, type[AnyConfig]] = {
     **dict.fromkeys(RESTORATIONS, RestorationConfig),
     TEXTURE: TextureConfig,
@@ -50,26 +60,39 @@ _TASK_CONFIGS: dict[str, type[AnyConfig]] = {
 
 
 def resolve_weights(
-    name: str | Path, task: str = "base", index: WeightsIndex | None = None
+    name: str | Path,
+    task: str = "base",
+    index: WeightsIndex | None = None,
+    *,
+    offline: bool = False,
+    revision: str | None = None,
 ) -> tuple[Path, WeightsEntry | None]:
     """The file that a name stands for, and its manifest entry where it has one.
 
-    A name is an id of the index, a preset, which stands for its weights for `task`, a weights file, or a
-    folder that holds model.safetensors; `./tiny` is a path where `tiny` is the preset. Without an index, the
-    weights that come with pmavae have names. Raises WeightsError, listing the known names.
+    A name is an id of the index, a preset, which stands for its weights for `task`, a weights file, a
+    folder that holds model.safetensors, or `org/name[@revision][:file]` on the Hub; `./tiny` is a path where
+    `tiny` is the preset. Without an index, the weights that come with pmavae have names. What is not here is
+    fetched into the Hub's cache, unless `offline`. `revision`, a branch, a tag or a commit, is for a name on
+    the Hub. Raises WeightsError, listing the known names.
     """
     index = index or released_weights(weights_folder())
-    entry = index.find(name, task) if isinstance(name, str) else None
+    text = name if isinstance(name, str) else ""
+    entry, path = index.find(text, task), Path(name)
+    if entry is None and (reference := HubReference.parse(text)) is not None and not path.exists():
+        return path_of_reference(reference, offline=offline, revision=revision), None
+    if revision is not None:
+        raise WeightsError(f"{name} is no org/name on the Hub, so it has no revision: leave {revision} out")
     if entry is not None:
-        return index.path(entry), entry
-    path = Path(name)
+        if entry.reference is None or index.is_shipped(entry):
+            return index.path(entry), entry
+        return fetched_path(entry.reference, sha256=entry.sha256, offline=offline), entry
     if path.is_file():
         return path, None
     if (path / FOLDER_FILE).is_file():
         return path / FOLDER_FILE, None
     raise WeightsError(
-        f"there are no weights {name}: it is no file, no folder with {FOLDER_FILE}, and not one of the "
-        f"released weights ({', '.join(index.names()) or 'none'})"
+        f"there are no weights {name}: it is no file, no folder with {FOLDER_FILE}, not one of the "
+        f"released weights ({', '.join(index.names()) or 'none'}), and no org/name on the Hub"
     )
 
 
@@ -83,52 +106,128 @@ class LoadedWeights:
     sha256: str  # of the file
 
 
-def load_weights(path: str | Path, entry: WeightsEntry | None = None) -> LoadedWeights:
-    """Read and check a weights file.
+def load_weights(
+    path: str | Path,
+    entry: WeightsEntry | None = None,
+    shapes: Callable[[AnyConfig], Shapes | None] | None = None,
+) -> LoadedWeights:
+    """Read and check a weights file; hash and tensors are of one reading.
 
-    With a manifest entry, the file must be the very one that the entry describes. Raises
-    WeightsError, naming the file, where it is missing, damaged or changed, of another architecture
-    version, or holds values that are not finite.
+    With a manifest entry, the file must be the very one that the entry describes. `shapes` gives the
+    tensors that a configuration implies, or None where that is not known: a file with others is refused
+    before one of them is read. Raises
+    WeightsError, naming the file, where it is missing, damaged or changed, no regular file, of another
+    architecture version, larger than MAX_BYTES, or holds values that are not finite.
     """
-    try:
-        with Path(path).open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as reason:
-        raise WeightsError(f"{path} cannot be read: {reason.strerror or reason}") from None
-    if entry is not None and sha256 != entry.sha256:
-        raise WeightsError(
-            f"{path} is damaged or was changed: its SHA-256 is {sha256[:8]}…, that of {entry.id} is "
-            f"{entry.sha256[:8]}…; install pmavae again"
-        )
-    with open_tensor_file(path, name=str(path), error=WeightsError) as file:
-        header = file.header("weights")
-        architecture = header.get("architecture")
-        if architecture != ARCHITECTURE_VERSION:
-            file.refuse(
-                f"is of architecture version {architecture!r:.40}, this pmavae has {ARCHITECTURE_VERSION}: "
-                "use the pmavae that made it, or newer weights"
-            )
+    digest = FileDigest()
+    state = {}
+    infinite = []
+    with open_tensor_file(
+        path, name=str(path), error=WeightsError, digest=digest, pipes=False, remedy=_IMPORT
+    ) as file:
+        header = _header(file)
+        if file.metadata.get(CHECKSUM_KEY) != digest.stated:
+            file.refuse("is damaged: its checksum is not valid")
         config = _config(file, header)
-        state = file.tensors()
-        for name, tensor in state.items():
-            if not tensor.isfinite().all():
-                file.refuse(f"is damaged: {name!r:.80} has values that are not finite")
-    state = {name: tensor.float() for name, tensor in state.items()}
-    return LoadedWeights(config, state, header["id"], sha256)
+        if file.size > MAX_BYTES:
+            file.refuse(f"has {file.size} bytes of tensors; at most {MAX_BYTES} are read")
+        if shapes is not None:
+            _check_shapes(file, config, shapes)
+        for name, tensor in file.read():
+            state[name] = tensor.float()
+            # A value that is not finite makes one of the two so, in a tenth of the time of isfinite.
+            least, most = torch.aminmax(state[name])
+            if not (least.isfinite() and most.isfinite()):
+                infinite.append(name)
+        if entry is not None and digest.sha256 != entry.sha256:
+            raise WeightsError(
+                f"{path} is damaged or was changed: its SHA-256 is {digest.sha256[:8]}…, that of "
+                f"{entry.id} is {entry.sha256[:8]}…; install pmavae again"
+            )
+        if not digest.matches:
+            file.refuse("is damaged: its checksum does not match")
+        if infinite:
+            file.refuse(f"is damaged: {infinite[0]!r:.80} has values that are not finite")
+    return LoadedWeights(config, state, header["id"], digest.sha256)
 
 
-def fill(model: nn.Module, loaded: LoadedWeights, path: Path) -> None:
-    """Put weights into a model of their configuration, and it into evaluation mode.
+_IMPORT = (
+    ", and weights are read from nothing else: make such a file of a PyTorch checkpoint (.pth, .bin, .ckpt) "
+    "with pmavae weights import"
+)
 
-    Raises WeightsError, naming the file, where a tensor is missing, unknown or of another shape.
+
+def load_network(path: Path, entry: WeightsEntry | None, make: Callable[[AnyConfig], Network]) -> Network:
+    """The network that `make` gives for the configuration in a file, with its tensors, in evaluation mode.
+
+    `make` is called once, under `weightless`, so the network must hold no tensor that is not in its state
+    dict. Raises WeightsError, as `load_weights` does.
     """
-    try:
-        model.load_state_dict(loaded.state, strict=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"{path} does not fit preset {loaded.config.preset}: {reason}") from None
+    made: list[Network] = []
+
+    def shapes(config: AnyConfig) -> Shapes:
+        with weightless():
+            made.append(make(config))
+        return shapes_of(made[0])
+
+    loaded = load_weights(path, entry, shapes)
+    made[0].load_state_dict(loaded.state, assign=True)
+    return named(made[0], loaded)
+
+
+def shapes_of(network: nn.Module) -> Shapes:
+    """The shapes of a network's state dict, by name."""
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def named(model: Network, loaded: LoadedWeights) -> Network:
+    """The model with the names of its weights, in evaluation mode."""
     model.weights_id, model.weights_sha256 = loaded.id, loaded.sha256  # type: ignore[assignment]
-    model.eval()
+    return model.eval()
+
+
+def wrong_task(path: Path, config: AnyConfig, task: str) -> WeightsError:
+    """That the weights are those of another task."""
+    found = getattr(config, "task", "base")
+    return WeightsError(
+        f"{path} has weights of the task {found}, not {task}: use those that were made for it"
+    )
+
+
+def _check_shapes(file: TensorFile, config: AnyConfig, shapes: Callable[[AnyConfig], Shapes | None]) -> None:
+    """Refuse a file that does not have the tensors of its configuration."""
+    blocks = _blocks(config)
+    if blocks > len(file.shapes):  # before a network of as many is made
+        file.refuse(
+            f"is damaged: its configuration has {blocks} blocks, and it has {len(file.shapes)} tensors"
+        )
+    try:
+        expected = shapes(config)
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as reason:
+        file.refuse(f"has a configuration of which no network can be made: {_printable(reason)}")
+    if expected is None:
+        return
+    if odd := sorted(set(expected) ^ set(file.shapes)):
+        what = "is missing" if odd[0] in expected else "is not known to it"
+        file.refuse(f"does not fit preset {config.preset}: tensor {odd[0]!r:.80} {what}")
+    for name, shape in file.shapes.items():
+        if shape != expected[name]:
+            file.refuse(
+                f"does not fit preset {config.preset}: tensor {name!r:.80} has the shape {shape}, its "
+                f"configuration has {expected[name]}"
+            )
+
+
+def _blocks(config: AnyConfig) -> int:
+    """How many blocks, each with a tensor at least, a network of this configuration has at least."""
+    counts = [value for key, value in config.to_dict().items() if key.endswith("blocks") or key == "depth"]
+    return sum(sum(count) if isinstance(count, list) else count for count in counts)
+
+
+def _printable(reason: Exception) -> str:
+    """What an error says, in one line of 200 characters at most."""
+    text = " ".join(str(reason).split())[:200]
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def save_weights(
@@ -162,7 +261,11 @@ def save_weights(
         "config": config.to_dict(),
         "id": weights_id,
     }
-    write_tensor_file(path, tensors, {METADATA_KEY: to_json(header)}, error=WeightsError)
+    try:
+        data = tensor_file_bytes(tensors, {METADATA_KEY: to_json(header), CHECKSUM_KEY: BLANK})
+    except HeaderTooLargeError as reason:
+        raise WeightsError(f"{path} was not written: {reason}; give the tensors shorter names") from None
+    write_atomically(path, stamped(data), error=WeightsError)
 
 
 def save_folder(folder: str | Path, state: Mapping[str, Tensor], config: AnyConfig, weights_id: str) -> Path:
@@ -176,10 +279,24 @@ def save_folder(folder: str | Path, state: Mapping[str, Tensor], config: AnyConf
     return path
 
 
-def _config(file: TensorFile, header: dict[str, Any]) -> AnyConfig:
-    """The configuration in a header, each field of its type and of a size that a model can have."""
+def _header(file: TensorFile) -> dict[str, Any]:
+    """The header of a weights file of this architecture version, each field there and no other."""
+    header = file.header("weights")
+    if unknown := sorted(set(file.metadata) - METADATA_KEYS):
+        file.refuse(f"is damaged: its metadata has an unknown field {unknown[0]!r:.40}")
+    architecture = header.get("architecture")
+    if type(architecture) is not int or architecture != ARCHITECTURE_VERSION:
+        file.refuse(
+            f"is of architecture version {architecture!r:.40}, this pmavae has {ARCHITECTURE_VERSION}: "
+            "use the pmavae that made it, or newer weights"
+        )
     if set(header) != {"format", "architecture", "config", "id"} or not is_label(header["id"]):
         file.refuse("is damaged: its header is not valid")
+    return header
+
+
+def _config(file: TensorFile, header: dict[str, Any]) -> AnyConfig:
+    """The configuration in a header, each field of its type and of a size that a model can have."""
     if not isinstance(data := header["config"], dict):
         file.refuse("is damaged: its configuration is not valid")
     kind: type[AnyConfig] = ModelConfig
@@ -203,7 +320,7 @@ def _config(file: TensorFile, header: dict[str, Any]) -> AnyConfig:
     try:
         return kind.from_dict(data)
     except ValueError as reason:
-        file.refuse(f"has a configuration that does not fit this pmavae: {reason!s:.200}")
+        file.refuse(f"has a configuration that does not fit this pmavae: {_printable(reason)}")
 
 
 def _is_width(value: Any) -> bool:
@@ -211,6 +328,6 @@ def _is_width(value: Any) -> bool:
 
 
 def _is_width_list(value: Any, length: int | None = None) -> bool:
-    if not isinstance(value, list) or len(value) != (length or len(value)):
+    if not isinstance(value, list) or len(value) != (length or len(value)) or len(value) > MAX_LIST:
         return False
     return all(map(_is_width, value))

@@ -259,7 +259,8 @@ class Task(ABC):
         """The untrained network of the task, where its `weights` are those of a plugin.
 
         settings: what its training said of its shape, out of the checked weights file. Names and shapes of
-        parameters and buffers follow from them alone, so that those of the file fit.
+        parameters and buffers follow from them alone, so that those of the file fit. Called twice for a
+        file, first on torch's meta device, to compare shapes before anything is read.
         """
         raise NotImplementedError(f"task {self.name} makes no network")
 

@@ -29,7 +29,7 @@ def bench_reconstruction(
     """Measure weights on pictures, each through the bytes of a latent file."""
     chosen = session.chosen_peers({name: peer.missing for name, peer in PEERS.items()})
     network = _network(perceptual, device, session.console)
-    models = load_models(weights, device, session.index)
+    models = load_models(weights, device, session.index, session.console)
     rows: list[Score] = []
     for row in scores(codecs(models, chosen), paths, network, device, session.failed):
         rows.append(row)

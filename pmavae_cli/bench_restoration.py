@@ -34,7 +34,7 @@ def bench_restoration(
     chosen = session.chosen_peers(
         {name: partial(_missing, name, peer, asked) for name, peer in possible.items()}
     )
-    models = load_restorers(weights, task, device, session.index)
+    models = load_restorers(weights, task, device, session.index, session.console)
     used = _possible(models, asked)
     rows: list[Score] = []
     for row in scores(methods(models, chosen), used, paths, session.failed):

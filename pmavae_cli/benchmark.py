@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from pmavae import PMAVAE
 from pmavae.errors import PMAVAEError
-from pmavae.manifest import WeightsIndex
+from pmavae.manifest import WeightsIndex, released_weights
 from pmavae.metrics import feature_distance, psnr, ssim
 from pmavae.training.evaluation import read_rgb, reconstruct, unit
 from pmavae.training.perceptual import PerceptualNetwork
+from pmavae_cli.console import Console
+from pmavae_cli.hub_weights import usable
 from pmavae_cli.peers import PEERS, Codec
 
 
@@ -43,12 +45,16 @@ class Score:
 
 
 def load_models(
-    weights: Iterable[str], device: torch.device, index: WeightsIndex | None = None
+    weights: Iterable[str],
+    device: torch.device,
+    index: WeightsIndex | None = None,
+    console: Console | None = None,
 ) -> dict[str, PMAVAE]:
     """The models by the names of their rows. Raises PMAVAEError for weights that cannot be had."""
     found: dict[str, PMAVAE] = {}
     for name in dict.fromkeys(weights):
-        model = PMAVAE.from_pretrained(name, index).to(device)
+        here = usable(name, "base", index or released_weights(), console or Console())
+        model = PMAVAE.from_pretrained(here, index).to(device)
         # Files that differ may have one id: that of a run has its folder's name and its step.
         label = f"{model.weights_id} ({name})" if model.weights_id in found else model.weights_id
         found[label] = model

@@ -11,12 +11,7 @@ import click
 
 from pmavae import __version__
 from pmavae.errors import PMAVAEError
-from pmavae_cli.commands.bench import bench
-from pmavae_cli.commands.compare import compare
-from pmavae_cli.commands.completion import completion
-from pmavae_cli.commands.info import info
-from pmavae_cli.commands.plugins import plugins
-from pmavae_cli.commands.train import train_with
+from pmavae_cli.command_table import COMMANDS, open_command
 from pmavae_cli.console import say
 from pmavae_cli.plugin_manager import Registry, find_plugins, load_plugins
 from pmavae_cli.task_command import task_command
@@ -34,25 +29,31 @@ class Commands(click.Group):
             epilog=EPILOG,
             context_settings={"help_option_names": ["-h", "--help"]},
         )
-        self._tasks = [task_command(task) for task in registry.tasks.values()]
-        self._others = [
-            train_with(registry.trainings),
-            *(bench, compare, info, plugins, completion),
-            *registry.commands.values(),
-        ]
-        for command in (*self._tasks, *self._others):
-            self.add_command(command)
+        self._registry = registry
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A task, one of pmavae's commands, or one of a plugin's; made when it is used."""
+        if cmd_name in COMMANDS:
+            return open_command(cmd_name, self._registry.trainings)
+        if task := self._registry.tasks.get(cmd_name):
+            return task_command(task)
+        return self._registry.commands.get(cmd_name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the help."""
-        return [command.name or "" for command in (*self._tasks, *self._others)]
+        return [name for rows in self._rows() for name in rows]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Two lists of commands."""
-        for title, commands in (("Tasks", self._tasks), ("Commands", self._others)):
-            rows = [(command.name or "", command.get_short_help_str(100)) for command in commands]
+        for title, rows in zip(("Tasks", "Commands"), self._rows(), strict=True):
             with formatter.section(title):
-                formatter.write_dl(rows)
+                formatter.write_dl(list(rows.items()))
+
+    def _rows(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Tasks, then commands, each with its help in short."""
+        brought = {name: c.get_short_help_str(100) for name, c in self._registry.commands.items()}
+        tasks = {name: task.help for name, task in self._registry.tasks.items()}
+        return tasks, {**COMMANDS, **brought}
 
 
 def build_cli(registry: Registry) -> click.Group:

@@ -13,6 +13,7 @@ import click
 
 from pmavae.presets import PRESETS
 from pmavae_cli.formats import FORMAT_NAMES
+from pmavae_cli.offline import offline_option
 
 # Completed by a shell, and not checked: what a path stands for is found out when all are known.
 ANY_FILE = click.Path(readable=False)
@@ -136,8 +137,10 @@ COMMON_OPTIONS = (
         ["--weights", "--model-weights", "weights"],
         type=ANY_FILE,
         metavar="NAME|PATH",
-        help="Weights by id, or a file, or a folder. Default: those of the preset.",
+        help="Weights: an id, a file, a folder, or org/name[@revision][:file] on the Hugging Face Hub. "
+        "Default: those of the preset.",
     ),
+    offline_option(),
     click.Option(
         ["--device"],
         type=click.Choice(["auto", "cpu", "cuda", "mps"]),
@@ -199,6 +202,7 @@ class RunOptions:
     preset: str = "tiny"
     preset_given: bool = False  # on the command line, so that other weights contradict it
     weights: str | None = None
+    offline: bool = False
     device: str = "auto"
     threads: int | None = None
     ray: str | None = None  # address of a cluster; "local" for one of this machine

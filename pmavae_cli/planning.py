@@ -97,8 +97,9 @@ def make_plan(
 
 
 def _weights(options: RunOptions) -> list[Source]:
-    """The weights, where they are a file, which then is read as well."""
-    return [Source(options.weights, Path(options.weights))] if options.weights else []
+    """The weights, where they are a file, which then is read as well; an id or a repository is none."""
+    name = options.weights
+    return [Source(name, Path(name))] if name and os.path.lexists(name) else []
 
 
 def _gathered_outputs(naming: Naming, output: str | None) -> tuple[tuple[Output, ...], Path | None]:

@@ -10,10 +10,9 @@ import click
 from pmavae.presets import PRESETS
 from pmavae.training.phases import OBJECTIVES, Phase
 from pmavae_cli.api import API_VERSION, OLDEST_API_VERSION, Task, Training
+from pmavae_cli.command_table import COMMANDS
 from pmavae_cli.options import common_options
 
-# Names that no task and no command of a plugin can have.
-COMMANDS = frozenset({"train", "bench", "compare", "info", "plugins", "completion"})
 TASK_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 VERSION_NAME = "PMAVAE_API"  # what a plugin says which version of the API it is written for
 

@@ -13,7 +13,8 @@ from string import Template
 import click
 
 from pmavae.errors import PMAVAEError
-from pmavae_cli.plugin_checks import COMMANDS, TASK_NAME
+from pmavae_cli.command_table import COMMANDS
+from pmavae_cli.plugin_checks import TASK_NAME
 
 LONGEST = 40  # of a name: it becomes part of file names
 FILES = {  # of the package: the file of the template

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pmavae.errors import PMAVAEError
-from pmavae.manifest import WeightsIndex
+from pmavae.manifest import WeightsIndex, released_weights
 from pmavae.restoration.network import Restorer
 from pmavae.training.evaluation import read_rgb
 from pmavae.training.restoration_evaluation import (
@@ -28,6 +28,8 @@ from pmavae.training.restoration_evaluation import (
     restored,
 )
 from pmavae_cli.api import Context, Task
+from pmavae_cli.console import Console
+from pmavae_cli.hub_weights import usable
 from pmavae_cli.options import RunOptions
 from pmavae_cli.plugins.denoise import Denoise
 from pmavae_cli.plugins.upscale import Upscale
@@ -64,12 +66,17 @@ class Mean(Score):
 
 
 def load_restorers(
-    weights: Iterable[str], task: str, device: torch.device, index: WeightsIndex | None = None
+    weights: Iterable[str],
+    task: str,
+    device: torch.device,
+    index: WeightsIndex | None = None,
+    console: Console | None = None,
 ) -> dict[str, Restorer]:
     """The networks by the names of their rows. Raises PMAVAEError for weights that cannot be had."""
     found: dict[str, Restorer] = {}
     for name in dict.fromkeys(weights):
-        model = Restorer.from_pretrained(name, task, index)
+        here = usable(name, task, index or released_weights(), console or Console())
+        model = Restorer.from_pretrained(here, task, index)
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         label = f"{model.weights_id} ({name})" if model.weights_id in found else model.weights_id
         found[label] = model

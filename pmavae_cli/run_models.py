@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -18,6 +19,7 @@ from pmavae.task_models import CODEC_BOUND, load_task_model
 from pmavae.task_network import Builder, TaskNetwork
 from pmavae.texture.network import TexturePrior
 from pmavae_cli.console import Console
+from pmavae_cli.hub_weights import usable
 from pmavae_cli.options import RunOptions
 
 
@@ -37,7 +39,7 @@ class RunModels:
         """The autoencoder. Raises WeightsError."""
         asked = self.options.weights if self.task_weights is None else None
         name = asked or self.options.preset
-        model = PMAVAE.from_pretrained(name, self.index)
+        model = PMAVAE.from_pretrained(self._here(name, "base"), self.index)
         self._check_preset(name, model.config.preset)
         self._tell(model.weights_id)
         return model.to(self.device)
@@ -56,7 +58,7 @@ class RunModels:
             other = "tiny" if "tiny" in presets else presets[0]
             self.console.detail(f"{task} has no weights of preset {name}, those of {other} are used")
             name = other
-        model = load_task_model(name, task, self.build_network, self.index)
+        model = load_task_model(self._here(name, task), task, self.build_network, self.index)
         if self.options.weights:
             self._check_preset(name, model.config.preset)
         if isinstance(model, TexturePrior):
@@ -69,6 +71,9 @@ class RunModels:
     def features(self) -> FeatureNetwork:
         """The network that compares pictures. Raises WeightsError."""
         return FeatureNetwork.from_pretrained().to(self.device)
+
+    def _here(self, name: str, task: str) -> str | Path:
+        return usable(name, task, self.index, self.console, self.options.offline)
 
     def _refuse_preset(self, name: str, task: str) -> NoReturn:
         others = self.index.presets(task)

@@ -32,6 +32,7 @@ from pmavae_cli.carried import METADATA
 from pmavae_cli.console import Console
 from pmavae_cli.formats import LATENTS, format_of, starts_like_a_picture
 from pmavae_cli.inputs import Source
+from pmavae_cli.offline import go_offline
 from pmavae_cli.options import RunOptions
 from pmavae_cli.picture import Picture, read_mask, read_picture
 from pmavae_cli.run_models import RunModels, choose_device
@@ -91,6 +92,8 @@ class Session(RunModels):
 
         Without an index, the weights that come with pmavae have names.
         """
+        if options.offline:
+            go_offline()  # a worker elsewhere has parsed no command line
         if options.threads:
             torch.set_num_threads(options.threads)
         device = choose_device(options.device)

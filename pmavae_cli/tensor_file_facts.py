@@ -11,6 +11,7 @@ from pmavae.latent_file import read_latents_or_style
 from pmavae.manifest import WeightsEntry, WeightsIndex
 from pmavae.presets import PRESETS
 from pmavae.style_source import Style
+from pmavae.task_models import network_shapes
 from pmavae.tensor_file import METADATA_KEY, open_tensor_file
 from pmavae.weights import load_weights
 
@@ -64,7 +65,7 @@ def _describe_latents(place: Path | bytes, name: str, index: WeightsIndex) -> di
 
 
 def _describe_weights(path: Path, index: WeightsIndex) -> dict[str, Any]:
-    loaded = load_weights(path)
+    loaded = load_weights(path, shapes=network_shapes)
     config = loaded.config.to_dict()
     released = _released(loaded.sha256, index)
     return {

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -27,7 +27,9 @@ from pmavae.training.schedule import Clock, StepClock, TimeClock
 from pmavae.training.task_training import Training
 from pmavae.training.trainer import Trainer
 from pmavae.training.validation import preview, save_grid, score
+from pmavae.weights import save_folder
 from pmavae_cli.console import Console
+from pmavae_cli.hub_weights import usable
 from pmavae_cli.plugin_manager import Registry
 from pmavae_cli.run_models import choose_device
 from pmavae_cli.training_data import TrainingData, prepare_data
@@ -103,10 +105,11 @@ def run_training(options: TrainingOptions, console: Console, registry: Registry)
     plan = registry.trainings.get(config.task)
     # What can be wrong at once comes before the pictures, which take minutes to decode.
     network = perceptual_network(config.loss.network) if _needs_features(config) else None
-    codec = frozen_codec(config, registry.weights)
+    started = _with_files(config, registry, console, fresh=resume_from is None)
+    codec = frozen_codec(started, registry.weights)
     torch.manual_seed(config.seed)
     if resume_from is None and config.init_from:
-        model = started_model(config, codec, plan, registry.weights)
+        model = started_model(started, codec, plan, registry.weights)
     else:
         model = new_model(config, codec, plan)
     data = prepare_data(config, options, folder, processes, console)
@@ -121,6 +124,17 @@ def run_training(options: TrainingOptions, console: Console, registry: Registry)
     with Interrupt() as interrupt:
         session = _Session(options, config, folder, processes, console, network, codec)
         return session.run(model, data, resume_from, interrupt, pause_after, save_every)
+
+
+def _with_files(config: TrainConfig, registry: Registry, console: Console, fresh: bool) -> TrainConfig:
+    """The configuration with files in the place of weights that are on the Hub; the run keeps their names."""
+    index = registry.weights
+    if config.init_from and fresh:
+        config = replace(config, init_from=str(usable(config.init_from, config.task, index, console)))
+    if config.texture.codec:
+        codec = str(usable(config.texture.codec, "base", index, console))
+        config = replace(config, texture=replace(config.texture, codec=codec))
+    return config
 
 
 def _needs_features(config: TrainConfig) -> bool:
@@ -271,7 +285,9 @@ class _Session:
         display.say(f"saved {path}: {told} on validation")
 
     def _export(self, trainer: Trainer, display: Display) -> None:
-        path = trainer.average.save_pretrained(self.folder.path, self._weights_id(trainer))
+        # Not save_pretrained: the run's config.json is that of the training.
+        average = trainer.average
+        path = save_folder(self.folder.path, average.state_dict(), average.config, self._weights_id(trainer))
         grid = preview(trainer.average, self.validation, self.codec)
         if grid is None:
             display.say(f"weights {path}")

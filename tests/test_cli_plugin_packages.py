@@ -12,13 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from conftest import Command, picture
 from PIL import Image, ImageFilter
 
+from pmavae_cli.command_table import COMMANDS
 from pmavae_cli.main import build_cli
-from pmavae_cli.plugin_checks import COMMANDS
 from pmavae_cli.plugin_manager import load_plugins
 from pmavae_cli.plugin_template import FILES, check_name, render
 
@@ -234,4 +235,9 @@ def test_a_folder_that_exists_or_cannot_be_made_is_refused(pmavae: Command, here
 
 def test_no_task_can_have_the_name_of_a_command() -> None:
     registry = load_plugins()
-    assert set(build_cli(registry).commands) - set(registry.tasks) == COMMANDS
+    cli = build_cli(registry)
+    context = click.Context(cli)
+    assert set(cli.list_commands(context)) - set(registry.tasks) == set(COMMANDS)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None and command.name == name

@@ -28,6 +28,8 @@ from pmavae_cli.plugin_manager import Registry, load_plugins
         ["bench", "--help"],
         ["train", "--help"],
         ["compare", "--help"],
+        ["weights", "--help"],
+        ["weights", "import", "--help"],
         ["compare", "a.jpg", "missing.jpg"],
         ["info", "--help"],
         ["completion", "bash"],

@@ -22,12 +22,13 @@ ROW = {
     "task": "base",
     "sha256": "0" * 64,
     "parameters": 4,
-    "repo": None,
-    "revision": None,
     "licence": "MIT",
     "data": "none",
     "recipe": {"steps": 0},
     "scores": {"kodak_psnr": 28.7},
+    "repo": None,
+    "revision": None,
+    "repo_file": None,
 }
 
 

@@ -27,6 +27,13 @@ class FeatureConfig(PlainConfig):
     channels: tuple[int, ...]
     ends: tuple[int, ...]  # blocks, counted from 1, whose outputs are the feature maps after the stem's
 
+    def __post_init__(self) -> None:
+        blocks = len(self.channels)
+        if not blocks == len(self.kernels) == len(self.strides) == len(self.expansions):
+            raise ValueError("kernels, strides, expansions and channels are not of as many blocks each")
+        if not all(1 <= end <= blocks for end in self.ends):
+            raise ValueError(f"ends {self.ends} are not among its {blocks} blocks")
+
 
 LITE0 = FeatureConfig(
     preset=NETWORK,

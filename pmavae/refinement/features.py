@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pmavae.errors import WeightsError
 from pmavae.refinement.config import NETWORK, TASK, FeatureConfig
-from pmavae.weights import fill, load_weights, resolve_weights
+from pmavae.weights import AnyConfig, load_network, resolve_weights
 
 
 class SameConv(nn.Module):
@@ -73,11 +73,13 @@ class FeatureNetwork(nn.Module):
     def from_pretrained(cls) -> FeatureNetwork:
         """The released network, frozen; raises WeightsError where its file is missing or damaged."""
         path, entry = resolve_weights(NETWORK, TASK)
-        loaded = load_weights(path, entry)
-        if not isinstance(loaded.config, FeatureConfig):
+
+        def make(config: AnyConfig) -> FeatureNetwork:
+            if isinstance(config, FeatureConfig):
+                return cls(config)
             raise WeightsError(f"{path} has no feature network: install pmavae again")
-        network = cls(loaded.config)
-        fill(network, loaded, path)
+
+        network = load_network(path, entry, make)
         # Convolutions are faster in this layout.
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.requires_grad_(False)

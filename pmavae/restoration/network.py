@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.blocks import zero_init
-from pmavae.errors import WeightsError
 from pmavae.manifest import WeightsIndex
 from pmavae.restoration.config import NOISE_UNIT, RestorationConfig
 from pmavae.restoration.levels import Levels
-from pmavae.weights import fill, load_weights, resolve_weights, save_folder
+from pmavae.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
 
 
 class ResidualBlock(nn.Module):
@@ -123,15 +122,13 @@ class Restorer(nn.Module):
         where the weights are missing, damaged, or of another task.
         """
         path, entry = resolve_weights(name_or_path, task, index)
-        loaded = load_weights(path, entry)
-        found = loaded.config.task if isinstance(loaded.config, RestorationConfig) else "base"
-        if not isinstance(loaded.config, RestorationConfig) or found != task:
-            raise WeightsError(
-                f"{path} has weights of the task {found}, not {task}: use those that were made for it"
-            )
-        model = cls(loaded.config)
-        fill(model, loaded, path)
-        return model
+
+        def make(config: AnyConfig) -> Restorer:
+            if isinstance(config, RestorationConfig) and config.task == task:
+                return cls(config)
+            raise wrong_task(path, config, task)
+
+        return load_network(path, entry, make)
 
     def save_pretrained(self, folder: str | Path, weights_id: str | None = None) -> Path:
         """Write `model.safetensors` (fp16) into the folder; returns its path."""

@@ -24,7 +24,7 @@ from pmavae.manifest import WeightsIndex
 from pmavae.texture.coefficients import Texture
 from pmavae.texture.config import TASK, TextureConfig
 from pmavae.texture.fingerprint import encoder_fingerprint
-from pmavae.weights import fill, load_weights, resolve_weights, save_folder
+from pmavae.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
 
 CODE = 128  # width of the code of time and style that every block reads
 TIME_FEATURES = 16  # of each of the two
@@ -119,15 +119,13 @@ class TexturePrior(nn.Module):
         where the weights are missing, damaged, or of another task.
         """
         path, entry = resolve_weights(name_or_path, TASK, index)
-        loaded = load_weights(path, entry)
-        if not isinstance(loaded.config, TextureConfig):
-            found = getattr(loaded.config, "task", "base")
-            raise WeightsError(
-                f"{path} has weights of the task {found}, not {TASK}: use those that were made for it"
-            )
-        model = cls(loaded.config)
-        fill(model, loaded, path)
-        return model
+
+        def make(config: AnyConfig) -> TexturePrior:
+            if isinstance(config, TextureConfig):
+                return cls(config)
+            raise wrong_task(path, config, TASK)
+
+        return load_network(path, entry, make)
 
     def save_pretrained(self, folder: str | Path, weights_id: str | None = None) -> Path:
         """Write `model.safetensors` (fp16) into the folder; returns its path."""

@@ -10,6 +10,7 @@ import click
 from pmavae.presets import PRESETS
 from pmavae.restoration.presets import TASKS
 from pmavae_cli.console import Console
+from pmavae_cli.offline import with_offline
 from pmavae_cli.plugin_manager import Registry
 
 
@@ -31,7 +32,7 @@ from pmavae_cli.plugin_manager import Registry
     "--weights",
     multiple=True,
     metavar="WEIGHTS",
-    help="An id, a file or a folder instead; several times for a comparison.",
+    help="An id, a file, a folder or org/name[@revision][:file] instead; several times for a comparison.",
 )
 @click.option(
     "--perceptual",
@@ -52,6 +53,7 @@ from pmavae_cli.plugin_manager import Registry
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
+@with_offline
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON object a line: every picture, then the means."

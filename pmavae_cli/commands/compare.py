@@ -11,6 +11,7 @@ import click
 
 from pmavae.presets import PRESETS
 from pmavae_cli.console import Console, print_json, print_table
+from pmavae_cli.offline import with_offline
 from pmavae_cli.options import ANY_FILE, RunOptions
 from pmavae_cli.plugin_manager import Registry
 
@@ -52,11 +53,13 @@ SUFFIXES = (".png", ".html")
     "--weights",
     type=ANY_FILE,
     metavar="NAME|PATH",
-    help="Weights by id, or a file, or a folder. Default: those of the preset.",
+    help="Weights: an id, a file, a folder, or org/name[@revision][:file] on the Hugging Face Hub. "
+    "Default: those of the preset.",
 )
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
+@with_offline
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")

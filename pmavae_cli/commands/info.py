@@ -12,6 +12,7 @@ from pmavae.errors import PMAVAEError
 from pmavae.presets import PRESETS
 from pmavae_cli.console import Console, one_line, print_json, print_table
 from pmavae_cli.inputs import find_inputs
+from pmavae_cli.offline import with_offline
 from pmavae_cli.options import ANY_FILE
 from pmavae_cli.plugin_manager import Registry
 
@@ -19,6 +20,7 @@ from pmavae_cli.plugin_manager import Registry
 @click.command()
 @click.argument("files", nargs=-1, type=ANY_FILE, metavar="[FILE]...")
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="The model to describe. Default: tiny.")
+@with_offline
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context

@@ -13,6 +13,7 @@ import click
 from pmavae.presets import PRESETS
 from pmavae_cli.api import Training
 from pmavae_cli.console import Console
+from pmavae_cli.offline import with_offline
 from pmavae_cli.plugin_manager import Registry
 
 RESUME = ("auto", "never")
@@ -39,7 +40,11 @@ TASKS = ("base", "denoise", "upscale", "texture-vary")
 @click.option("--time-limit", metavar="TIME", help="Length of the run, such as 2h or 90m.  [default: 2h]")
 @click.option("--steps", type=click.IntRange(1), help="Length of the run in optimizer steps instead.")
 @click.option("--pause-after", metavar="TIME", help="Save and end this session; run again to continue.")
-@click.option("--init-from", metavar="WEIGHTS", help="Start from weights: a name, a file or a folder.")
+@click.option(
+    "--init-from",
+    metavar="WEIGHTS",
+    help="Start from weights: an id, a file, a folder or org/name[@revision][:file].",
+)
 @click.option(
     "--resume",
     type=click.Choice(RESUME),
@@ -70,6 +75,7 @@ TASKS = ("base", "denoise", "upscale", "texture-vary")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
+@with_offline
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
 @click.option("--seed", type=int, help="The same seed makes the same run.  [default: 0]")
 @click.option("--dry-run", is_flag=True, help="Tell what would be done, and end.")

@@ -1,0 +1,286 @@
+"""`pmavae weights`: which weights there are, and how more of them come and go."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pmavae_cli.console import Console, print_json
+from pmavae_cli.offline import with_offline
+from pmavae_cli.plugin_manager import Registry
+
+if TYPE_CHECKING:
+    from pmavae_cli.hub_weights import Found
+
+REFERENCE = (
+    "REF is an id or a preset, org/name[@revision][:file] on the Hugging Face Hub, or a file or folder that "
+    "is here."
+)
+_task = click.option(
+    "--task",
+    default="base",
+    show_default=True,
+    help="Where REF is a preset: the task whose weights of it are meant.",
+)
+_debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+_quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+
+
+@click.group(short_help="List, fetch, verify, import and push weights.")
+def weights() -> None:
+    """List, fetch, verify, import and push weights.
+
+    Weights are safetensors files: those in the package and in plugins, those in the Hugging Face cache, and
+    those on the Hub. Every task takes them as --weights. The variables HF_HOME, HF_ENDPOINT, HF_TOKEN and
+    HF_HUB_OFFLINE mean what they mean everywhere.
+    """
+
+
+@weights.command(name="list", short_help="Show the weights that are shipped, cached or known.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@with_offline
+@_debug
+@click.pass_obj
+def list_(registry: Registry, as_json: bool, debug: bool) -> None:
+    """Show all weights with preset, task, size, licence, scores, hash and state, without network.
+
+    State is shipped, cached (in the Hugging Face cache), remote (pmavae weights fetch gets them) or missing.
+    """
+    from pmavae.hub import cached
+    from pmavae_cli.weights_list import all_weights, show
+
+    rows = all_weights(registry.weights, cached())
+    if as_json:
+        for row in rows:
+            print_json(row.row())
+    else:
+        show(rows)
+
+
+@weights.command(short_help="Get weights from the Hub, and print their path.")
+@click.argument("ref")
+@_task
+@click.option("--force", is_flag=True, help="Fetch again what is in the cache.")
+@with_offline
+@_quiet
+@_debug
+@click.pass_obj
+def fetch(registry: Registry, ref: str, task: str, force: bool, quiet: bool, debug: bool) -> None:
+    """Get weights from the Hugging Face Hub into its cache, verify them, and print the path of the file.
+
+    REF is an id or a preset, or org/name[@revision][:file]. What is here already is verified and left where
+    it is. A download whose connection breaks off goes on where it was.
+    """
+    from pmavae_cli.hub_weights import locate
+
+    console = Console(quiet=quiet, debug=debug)
+    found = locate(ref, task, registry.weights, console, force=force)
+    if found.reference is None:
+        from pmavae.weights import load_weights
+
+        load_weights(found.path, found.entry)
+        console.note(f"{ref} is here already: {'it came with its package' if found.entry else 'a file'}")
+    _print_path(found)
+
+
+@weights.command(short_help="Hash weights again, and tell which are not what they were.")
+@click.argument("names", nargs=-1, metavar="[ID]...")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@with_offline
+@_debug
+@click.pass_context
+def verify(ctx: click.Context, names: tuple[str, ...], as_json: bool, debug: bool) -> None:
+    """Hash all weights that are shipped or cached, or those of each ID, and compare.
+
+    An ID is what pmavae weights list shows, or org/name for all that the cache has of a repository. Exit
+    status 1 if one is damaged or gone.
+    """
+    from pmavae.hub import cached
+    from pmavae_cli.weights_verify import checks, chosen
+    from pmavae_cli.weights_verify import verify as verify_file
+
+    registry = ctx.find_object(Registry)
+    assert registry is not None
+    console, wrong = Console(debug=debug), 0
+    for check in chosen(checks(registry.weights, cached()), names):
+        verdict = verify_file(check)
+        wrong += verdict.problem is not None
+        if as_json:
+            state = "damaged" if verdict.problem else "ok"
+            print_json(
+                {
+                    "id": check.id,
+                    "state": state,
+                    "path": str(check.path) if check.path else None,
+                    "sha256": verdict.sha256,
+                    "error": verdict.sentence if verdict.problem else None,
+                }
+            )
+        elif verdict.problem is None:
+            click.echo(f"ok  {(verdict.sha256 or '')[:8]}  {check.id}")
+        if verdict.problem:
+            console.note(verdict.sentence)
+    ctx.exit(1 if wrong else 0)
+
+
+@weights.command(short_help="Print the path of weights that are here.")
+@click.argument("ref")
+@_task
+@with_offline
+@_debug
+@click.pass_obj
+def path(registry: Registry, ref: str, task: str, debug: bool) -> None:
+    """Print the path of a weights file that is shipped, cached or given, without network.
+
+    Exit status 1 where it is none of these. REF is as for pmavae weights fetch.
+    """
+    from pmavae_cli.hub_weights import locate
+
+    _print_path(locate(ref, task, registry.weights, Console(debug=debug), offline=True))
+
+
+@weights.command(name="import", short_help="Make a weights file of a training run or a .pth file.")
+@click.argument("source", metavar="RUN|FILE", type=click.Path(path_type=Path, readable=False))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, readable=False),
+    required=True,
+    metavar="PATH",
+    help="The weights file, a .safetensors.",
+)
+@click.option(
+    "--id", "weights_id", metavar="ID", help="Its id.  [default: that of the run, else of the file]"
+)
+@click.option("--task", help="What a .pth file is of.  [default: found out; texture-vary has to be named]")
+@click.option("--preset", help="The preset of a .pth file.  [default: found out]")
+@click.option(
+    "--codec", metavar="WEIGHTS", help="With --task texture-vary: the autoencoder.  [default: of the preset]"
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "bfloat16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="Precision of the tensors in the file.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the path.")
+@with_offline
+@_debug
+@click.pass_obj
+def import_(
+    registry: Registry,
+    source: Path,
+    output: Path,
+    weights_id: str | None,
+    task: str | None,
+    preset: str | None,
+    codec: str | None,
+    dtype: str,
+    overwrite: bool,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Make a weights file, as every task takes it, of a training run or of a state dict.
+
+    RUN is the folder of pmavae train. FILE is a .pth, .pt, .bin or .ckpt of torch.save, of which tensors
+    alone are read and no code is run: a state dict, also inside "state_dict", "model" or "ema" and with
+    names that begin with module. or model., whose tensors have to be those of a preset; or a weights file,
+    to be given another id or precision.
+    """
+    _check_output(output, source, overwrite)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+
+    from pmavae.weights import load_weights, save_weights
+    from pmavae_cli.hub_weights import usable
+    from pmavae_cli.weights_import import Wanted, read_import
+
+    if codec and task != "texture-vary":
+        raise click.UsageError("--codec has no meaning without --task texture-vary.")
+    if codec:
+        codec = str(usable(codec, "base", registry.weights, Console(debug=debug)))
+    found = read_import(source, Wanted(task, preset, codec), registry.weights, registry.trainings)
+    name = weights_id or found.id or output.stem
+    save_weights(output, found.state, found.config, name, getattr(torch, dtype))
+    if not as_json:
+        click.echo(os.fsencode(output))
+        return
+    loaded = load_weights(output)
+    print_json(
+        {
+            "output": str(output),
+            "id": loaded.id,
+            "task": getattr(loaded.config, "task", "base"),
+            "preset": loaded.config.preset,
+            "parameters": sum(tensor.numel() for tensor in loaded.state.values()),
+            "sha256": loaded.sha256,
+        }
+    )
+
+
+@weights.command(short_help="Upload a folder of weights to the Hub.")
+@click.argument("folder", type=click.Path(path_type=Path, readable=False))
+@click.argument("repo", metavar="ORG/NAME")
+@click.option("--private", is_flag=True, help="Where the repository is made: only you see it.")
+@click.option("--message", default="Upload weights", show_default=True, help="Of the commit.")
+@click.option("--revision", metavar="BRANCH", help="A branch, made if need be.  [default: main]")
+@click.option("--licence", "--license", "licence", metavar="SPDX", help="For the model card, such as MIT.")
+@click.option(
+    "--dataset", "datasets", multiple=True, metavar="ID", help="For the model card; several times if need be."
+)
+@_debug
+@click.pass_obj
+def push(
+    registry: Registry,
+    folder: Path,
+    repo: str,
+    private: bool,
+    message: str,
+    revision: str | None,
+    licence: str | None,
+    datasets: tuple[str, ...],
+    debug: bool,
+) -> None:
+    """Upload model.safetensors of FOLDER, a config.json and a model card to ORG/NAME; print the commit's URL.
+
+    The card is README.md of the folder; where there is none, one is made, with licence, data and scores of
+    released weights, or what is said here. Nothing else is uploaded. The token is that of HF_TOKEN or of
+    hf auth login; nothing is asked for.
+    """
+    from pmavae_cli.weights_push import push_folder
+
+    click.echo(
+        push_folder(
+            folder,
+            repo,
+            registry.weights,
+            private=private,
+            message=message,
+            revision=revision,
+            licence=licence,
+            datasets=datasets,
+        )
+    )
+
+
+def _print_path(found: Found) -> None:
+    click.echo(os.fsencode(found.path))
+
+
+def _check_output(output: Path, source: Path, overwrite: bool) -> None:
+    from pmavae_cli.jobs import Refused
+
+    if output.suffix.lower() != ".safetensors":
+        raise click.UsageError(f"{output} has another suffix than .safetensors: add that.")
+    if os.path.lexists(output):
+        if source.exists() and output.exists() and output.samefile(source):
+            raise Refused(f"{output} would replace {source}: give another -o")
+        if not overwrite:
+            raise Refused(f"{output} exists: use --overwrite to replace it")
+    if not output.parent.is_dir():
+        raise Refused(f"{output} cannot be written: there is no folder {output.parent}; make it first")

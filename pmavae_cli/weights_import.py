@@ -1,0 +1,238 @@
+"""From a training run or a state dict to a weights file as it is released."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pmavae.autoencoder import PMAVAE
+from pmavae.errors import WeightsError
+from pmavae.manifest import WeightsIndex
+from pmavae.presets import PRESETS
+from pmavae.restoration.network import Restorer
+from pmavae.restoration.presets import RESTORERS
+from pmavae.texture.config import TASK as TEXTURE
+from pmavae.texture.config import texture_config
+from pmavae.texture.fingerprint import encoder_fingerprint
+from pmavae.texture.network import TexturePrior
+from pmavae.weightless import weightless
+from pmavae.weights import FOLDER_FILE, AnyConfig, load_weights
+from pmavae_cli.api import Training
+
+if TYPE_CHECKING:
+    from pmavae.training.plugin_network import PluginNetwork
+
+STATE_DICTS = (".pth", ".pt", ".bin", ".ckpt")
+# Under which name a checkpoint keeps a state dict, the averaged weights before those being trained.
+WRAPPERS = (
+    *("ema", "ema_state_dict", "model_ema", "ema_model", "params_ema"),
+    *("state_dict", "model_state_dict", "model", "params", "net", "generator"),
+)
+# What wrapping a module puts before the names of all its tensors.
+PREFIXES = ("module.", "model.", "_orig_mod.", "ema_model.", "ema.", "network.", "net.")
+COUNTERS = frozenset({"n_averaged"})  # of torch's AveragedModel, beside the tensors
+_DEPTH = 4  # wrappers in wrappers
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Weights and what they belong to."""
+
+    state: dict[str, Tensor]
+    config: AnyConfig
+    id: str | None  # None where the file has none
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user says that a state dict is of. None: found out."""
+
+    task: str | None = None
+    preset: str | None = None
+    codec: str | None = None  # the autoencoder of a texture prior; None: that of the preset
+
+
+def read_import(
+    source: Path, wanted: Wanted, index: WeightsIndex, trainings: Mapping[str, Training]
+) -> Imported:
+    """Read a run's folder, a weights file or a state dict; raises WeightsError, naming it."""
+    if source.is_dir():
+        return _run(source, wanted)
+    if not source.exists():
+        raise WeightsError(f"{source} is not there: give a training run's folder or a .pth file")
+    if source.suffix.lower() in STATE_DICTS:
+        return _fitted(source, read_state_dict(source), wanted, index, trainings)
+    return _weights(source, wanted)
+
+
+def read_state_dict(source: Path) -> dict[str, Tensor]:
+    """The tensors of a file of torch.save, by name, out of what wraps them. No code of the file is run.
+
+    Raises WeightsError, naming the file, where it holds anything but tensors and plain values, or none.
+    """
+    import pickle
+
+    try:
+        found = torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise WeightsError(
+            f"{source} needs code to be run to read it, or is damaged, and was not read: where you trust it, "
+            "save its tensors alone with torch.save(model.state_dict(), …)"
+        ) from None
+    except OSError as reason:
+        raise WeightsError(f"{source} cannot be read: {reason.strerror or reason}") from None
+    # What a damaged file leads to inside torch is of many kinds.
+    except Exception as reason:
+        told = " ".join(str(reason).split()) or type(reason).__name__
+        raise WeightsError(
+            f"{source} is no state dict that torch can read ({told:.120}): save one with "
+            "torch.save(model.state_dict(), …)"
+        ) from None
+    state = _unwrapped(found)
+    if not state:
+        raise WeightsError(f"{source} holds no state dict: save one with torch.save(model.state_dict(), …)")
+    return state
+
+
+def _unwrapped(found: Any) -> dict[str, Tensor]:
+    for _ in range(_DEPTH):
+        if not isinstance(found, Mapping):
+            return {}
+        inner = (found[name] for name in WRAPPERS if isinstance(found.get(name), Mapping) and found[name])
+        if (below := next(inner, None)) is None:
+            break
+        found = below
+    state = {k: v for k, v in found.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    state = {k: v for k, v in state.items() if k not in COUNTERS}
+    while state and (prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None)):
+        state = {k.removeprefix(prefix): v for k, v in state.items()}
+    return state
+
+
+def _run(folder: Path, wanted: Wanted) -> Imported:
+    path = folder / FOLDER_FILE
+    if path.is_file():
+        return _weights(path, wanted)
+    begun = " yet: end the run, or pause it, with pmavae train" if (folder / "checkpoints").is_dir() else ""
+    raise WeightsError(
+        f"{folder} has no {FOLDER_FILE}{begun or ': give the folder of a training run, or a .pth file'}"
+    )
+
+
+def _weights(path: Path, wanted: Wanted) -> Imported:
+    loaded = load_weights(path)
+    task = getattr(loaded.config, "task", "base")
+    for what, given, found in (
+        ("task", wanted.task, task),
+        ("preset", wanted.preset, loaded.config.preset),
+    ):
+        if given not in (None, found):
+            raise WeightsError(f"{path} has weights of {what} {found}, not {given}: leave out --{what}")
+    return Imported(loaded.state, loaded.config, loaded.id)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A network that a state dict may be of."""
+
+    task: str
+    config: AnyConfig
+    build: Callable[[], nn.Module | PluginNetwork]
+
+    @property
+    def name(self) -> str:
+        return f"preset {self.config.preset} of task {self.task}"
+
+    def faults(self, state: Mapping[str, Tensor]) -> list[str]:
+        """How the tensors differ from the network's; nothing where they fit."""
+        network = self.build()
+        expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        odd = [f"it has no {name}" for name in expected if name not in state]
+        odd += [f"{name:.80} is unknown" for name in state if name not in expected]
+        odd += [
+            f"{name} has the shape {_shape(state[name].shape)} instead of {_shape(shape)}"
+            for name, shape in expected.items()
+            if name in state and tuple(state[name].shape) != shape
+        ]
+        return odd
+
+
+def _fitted(
+    source: Path,
+    state: dict[str, Tensor],
+    wanted: Wanted,
+    index: WeightsIndex,
+    trainings: Mapping[str, Training],
+) -> Imported:
+    """The state dict with the configuration of the network that it is of."""
+    possible = _candidates(wanted, index, trainings)
+    if not possible:
+        raise WeightsError(
+            f"{source} was not imported: there is no network of task {wanted.task or 'any'} and preset "
+            f"{wanted.preset or 'any'}; name others with --task and --preset"
+        )
+    nearest: tuple[list[str], _Candidate] | None = None
+    for candidate in possible:
+        faults = candidate.faults(state)
+        if not faults:
+            _check_values(source, state)
+            return Imported(state, candidate.config, None)
+        if nearest is None or len(faults) < len(nearest[0]):
+            nearest = faults, candidate
+    assert nearest is not None
+    faults, candidate = nearest
+    more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+    raise WeightsError(
+        f"{source} does not fit {candidate.name}: {', '.join(faults[:3])}{more}; "
+        "name its network with --task and --preset"
+    )
+
+
+def _check_values(source: Path, state: Mapping[str, Tensor]) -> None:
+    """Raise WeightsError for tensors that no weights file can hold."""
+    for name, tensor in state.items():
+        if tensor.layout is not torch.strided or tensor.is_complex() or tensor.is_quantized or tensor.is_meta:
+            raise WeightsError(f"{source} was not imported: {name} is no plain tensor of real numbers")
+        if not tensor.isfinite().all():
+            raise WeightsError(f"{source} was not imported: {name} has values that are not finite")
+
+
+def _candidates(wanted: Wanted, index: WeightsIndex, trainings: Mapping[str, Training]) -> list[_Candidate]:
+    """The networks of the task and preset that are wanted; a texture prior or a plugin's only by its task."""
+    found: list[_Candidate] = []
+    if wanted.task in (None, "base"):
+        found += [_Candidate("base", c, lambda c=c: _shapes(PMAVAE, c)) for c in PRESETS.values()]  # type: ignore[misc]
+    found += [
+        _Candidate(task, c, lambda c=c: _shapes(Restorer, c))  # type: ignore[misc]
+        for (task, _), c in RESTORERS.items()
+        if wanted.task in (None, task)
+    ]
+    if wanted.task == TEXTURE:
+        codec = PMAVAE.from_pretrained(wanted.codec or wanted.preset or "tiny", index)
+        config = texture_config(codec.config, encoder_fingerprint(codec.encoder))
+        found.append(_Candidate(TEXTURE, config, lambda: _shapes(TexturePrior, config)))
+    if plan := trainings.get(wanted.task or ""):
+        from pmavae.training.plugin_network import PluginNetwork
+
+        for preset in plan.presets:
+            if wanted.preset in (None, preset):
+                config_of = PluginNetwork.new(plan, preset).config
+                found.append(
+                    _Candidate(plan.name, config_of, lambda p=preset: PluginNetwork.new(plan, p))  # type: ignore[misc]
+                )
+    return [c for c in found if wanted.preset in (None, c.config.preset)]
+
+
+def _shapes(kind: Callable[[Any], nn.Module], config: AnyConfig) -> nn.Module:
+    """A network without values. A plugin's is made as it is: it may need these to be made."""
+    with weightless():
+        return kind(config)
+
+
+def _shape(shape: Any) -> str:
+    return " × ".join(map(str, shape)) or "a single number"
