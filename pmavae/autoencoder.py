@@ -9,17 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import DTypeLike
 from PIL import Image
 from torch import Tensor, nn
 
-from pmavae.config import MIN_SIZE, ModelConfig
+from pmavae.bands import WORKING_BYTES, band_height
+from pmavae.config import BASE_STRIDE, MIN_SIZE, ModelConfig
 from pmavae.decoder import Decoder
-from pmavae.encoder import Encoder, Posterior
+from pmavae.decoding_bands import decode_in_bands
+from pmavae.encoder import Encoder
+from pmavae.encoding_bands import encode_in_bands
 from pmavae.errors import ImageError, WeightsError
 from pmavae.hub import CARD_FILE, push
 from pmavae.latents import Latents, expected_shapes, padded
 from pmavae.manifest import WeightsIndex
 from pmavae.model_folder import check_config, refuse_foreign_config, write_config
+from pmavae.pixels import Pixels, to_pixels
 from pmavae.refinement.config import TASK as FEATURES
 from pmavae.weights import ARCHITECTURE_VERSION, AnyConfig, load_network, resolve_weights, save_folder
 
@@ -76,6 +81,7 @@ class PMAVAE(nn.Module):
         self.decoder = Decoder(config)
         self.weights_id = "untrained"
         self.weights_sha256 = ""
+        self.working_bytes = WORKING_BYTES  # beyond which large pictures are computed in bands
 
     @property
     def device(self) -> torch.device:
@@ -84,10 +90,17 @@ class PMAVAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, image: Picture) -> Latents:
-        """The posterior means and log-variances of a batch of pictures; see `to_tensor`."""
-        picture = to_tensor(image).to(self.device)
-        height, width = picture.shape[-2:]
-        posterior: Posterior = self.encoder(reflect_pad(picture))
+        """The posterior means and log-variances of a batch of pictures; see `to_tensor`.
+
+        An array of one picture whose features would take more than `working_bytes` is encoded in bands.
+        """
+        if isinstance(image, np.ndarray) and self._is_large(image):
+            height, width = image.shape[:2]
+            posterior = encode_in_bands(self.encoder, image, self.device, self.working_bytes)
+        else:
+            picture = to_tensor(image).to(self.device)
+            height, width = picture.shape[-2:]
+            posterior = self.encoder(reflect_pad(picture))
         return Latents(
             z_base=posterior.z_base,
             z_detail=posterior.z_detail,
@@ -105,16 +118,41 @@ class PMAVAE(nn.Module):
         Takes latents of any floating dtype and memory layout and gives the same bytes for all layouts:
         convolutions round differently in channels-last memory, which an encoder's latents are in.
         """
+        z = self._checked(latents)
+        picture: Tensor = self.decoder(z.z_base, z.z_detail, z.z_style, paint=bool(z.z_style[:, -1].any()))
+        return picture[..., : latents.height, : latents.width].clamp(0, 1)
+
+    @torch.no_grad()
+    def decode_pixels(self, latents: Latents, dtype: DTypeLike = np.uint8) -> Pixels:
+        """What `decode` gives for one picture as (height, width, 3), uint8 or uint16.
+
+        In bands where its features would take more than `working_bytes`. Raises as `decode` does, and
+        ValueError for a batch of several.
+        """
+        if latents.z_base.shape[0] != 1:
+            raise ValueError(f"expected the latents of one picture, got {latents.z_base.shape[0]}")
+        rows, columns = (-(-side // BASE_STRIDE) for side in (latents.height, latents.width))
+        if rows <= band_height(columns * BASE_STRIDE, self.decoder.widest, self.working_bytes):
+            return to_pixels(self.decode(latents)[0], dtype)
+        return decode_in_bands(self.decoder, self._checked(latents), dtype, self.working_bytes)
+
+    def _is_large(self, pixels: np.ndarray[Any, Any]) -> bool:
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype not in (np.uint8, np.uint16):
+            return False
+        rows, columns = (-(-side // BASE_STRIDE) for side in pixels.shape[:2])
+        return rows > band_height(columns * BASE_STRIDE, self.encoder.widest, self.working_bytes)
+
+    def _checked(self, latents: Latents) -> Latents:
+        """Latents of this model's shapes, on its device, float32 and in one memory layout."""
         expected = expected_shapes(self.config, latents.height, latents.width)
         for name in ("z_base", "z_detail", "z_style"):
             if (shape := tuple(getattr(latents, name).shape[1:])) != expected[name]:
                 raise ValueError(f"{name} has the shape {shape} a picture, not {expected[name]}")
-        z_base, z_detail, z_style = (
-            z.to(self.device, torch.float32).contiguous()
-            for z in (latents.z_base, latents.z_detail, latents.z_style)
-        )
-        picture: Tensor = self.decoder(z_base, z_detail, z_style, paint=bool(z_style[:, -1].any()))
-        return picture[..., : latents.height, : latents.width].clamp(0, 1)
+        changed = {
+            name: getattr(latents, name).to(self.device, torch.float32).contiguous()
+            for name in ("z_base", "z_detail", "z_style")
+        }
+        return latents.replace(**changed)
 
     @classmethod
     def from_pretrained(

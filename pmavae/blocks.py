@@ -7,9 +7,12 @@ adds to them only what is not linear.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pmavae.inference import conv_add, conv_silu, is_plain_inference, modulated
 from pmavae.ss2d import SS2D
 
 
@@ -41,6 +44,11 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(x.mean((2, 3)))[:, :, None, None]
 
+    def gate_of(self, x: Tensor) -> Tensor:
+        """The gate (C,) of one picture."""
+        gate: Tensor = self.gate(x.mean((2, 3)))[0]
+        return gate
+
 
 class FiLM(nn.Module):
     """x * (1 + scale) + shift, both from the style code (arXiv 1709.07871); starts as identity."""
@@ -52,6 +60,11 @@ class FiLM(nn.Module):
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         scale, shift = self.to_scale_shift(style)[:, :, None, None].chunk(2, dim=1)
         return x * (1 + scale) + shift
+
+    def of_one(self, style: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift, (C,) each, of one picture's style code."""
+        scale, shift = self.to_scale_shift(style)[0].chunk(2)
+        return scale, shift
 
 
 class MobileConv(nn.Module):
@@ -72,10 +85,31 @@ class MobileConv(nn.Module):
         self.project = zero_init(nn.Conv2d(inner, channels, 1))
 
     def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        if x.shape[0] == 1 and is_plain_inference(x):
+            return self._of_one(x, style)
         y = self.depthwise(F.silu(self.expand(x)))
         if self.film is not None:
             y = self.film(y, style)
         return x + self.project(self.squeeze_excite(F.silu(y)))
+
+    def _of_one(self, x: Tensor, style: Tensor | None) -> Tensor:
+        """The same for one picture, whose modulation and gate are part of the weights."""
+        y = self.before_gate(x, style)
+        return self.after_gate(y, x, self.squeeze_excite.gate_of(y))
+
+    def before_gate(self, x: Tensor, style: Tensor | None) -> Tensor:
+        """What is to be gated; x: one picture, or parts of one, whose style code is (1, style_dim)."""
+        y = conv_silu(x, self.expand, self.expand.weight, self.expand.bias)
+        weight: Tensor = self.depthwise.weight
+        bias = self.depthwise.bias
+        if self.film is not None:
+            assert style is not None
+            weight, bias = modulated(self.depthwise, *self.film.of_one(style))
+        return conv_silu(y, self.depthwise, weight, bias)
+
+    def after_gate(self, y: Tensor, x: Tensor, gate: Tensor) -> Tensor:
+        """The output, from what `before_gate` made of x and the gate (C,) of the whole picture."""
+        return conv_add(y, x, self.project.weight * gate[:, None, None], self.project.bias)
 
 
 class ParallelMambaBlock(nn.Module):
@@ -106,9 +140,27 @@ class ParallelMambaBlock(nn.Module):
         zero_init(self.ss2d.out_proj)
 
     def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        if x.shape[0] == 1 and is_plain_inference(x):
+            return self._of_one(x, style)
         y = self.norm1(x)
         x = x + self.local(y) + self.ss2d(y)
         y = self.norm2(x)
         if self.film is not None:
             y = self.film(y, style)
         return x + self.mlp(y)
+
+    def _of_one(self, x: Tensor, style: Tensor | None) -> Tensor:
+        """The same for one picture, whose modulation and gate are part of the weights."""
+        y = self.norm1(x)
+        layers: list[Any] = [*self.local, *self.mlp]
+        depthwise, _, squeeze_excite, project, expand, _, narrow = layers
+        z = conv_silu(y, depthwise, depthwise.weight, depthwise.bias)
+        x = conv_add(z, x, project.weight * squeeze_excite.gate_of(z)[:, None, None], project.bias)
+        x = conv_add(self.ss2d.before_projection(y), x, self.ss2d.out_proj.weight, None)
+        weight, bias = expand.weight, expand.bias
+        if self.film is not None:
+            assert style is not None
+            scale, shift = self.film.of_one(style)
+            weight, bias = weight * (1 + scale)[None, :, None, None], bias + weight[..., 0, 0] @ shift
+        z = conv_silu(self.norm2(x), expand, weight, bias)
+        return conv_add(z, x, narrow.weight, narrow.bias)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -96,18 +99,42 @@ class Decoder(nn.Module):
 
     def forward(self, z_base: Tensor, z_detail: Tensor, z_style: Tensor, paint: bool = True) -> Tensor:
         """`paint=False` skips the paint blocks: right, and faster, where every amount is 0."""
-        base_stats, detail_stats, _, amount = split_style(z_style.float(), self.config)
-        base, detail = exchange(z_base, z_detail)
-        base, detail = restore(base, base_stats), restore(detail, detail_stats)
-        with torch.autocast(z_base.device.type, enabled=False):
-            linear = self.lapped_base(base) + self.lapped_detail(detail)  # (B, 3, H, W)
-        numbers = z_style.flatten(1)[:, :-1]
-        style = self.style_code(numbers)  # (B, style_hidden)
-        brush = self.paint_code(numbers) if paint else None  # (B, style_hidden)
-        amount = amount[:, :, None, None]
-        x = self.stage16(self.base_in(base), style, brush, amount)
-        x = self.stage8(self.up8(x) + self.detail_in(detail), style, brush, amount)
+        base, detail = self.restored(z_base, z_detail, z_style)
+        style, brush, amount = self.codes(z_style, paint)
+        linear = self.linear(base, detail)
+        x = self.coarse(base, detail, style, brush, amount)
         x = self.stage4(self.up4(x), style, brush, amount)
         x = self.stage2(self.up2(x), style, brush, amount)
         picture = linear + self.out(x).float() + 0.5
         return picture + amount * self.paint_out(x).float() if paint else picture
+
+    @property
+    def widest(self) -> int:
+        """Channels inside the blocks of the finest stage."""
+        return max(block.expand.out_channels for block in cast(Iterable[MobileConv], self.stage2.blocks))
+
+    def restored(self, z_base: Tensor, z_detail: Tensor, z_style: Tensor) -> tuple[Tensor, Tensor]:
+        """The latents with the exchange undone and their statistics put back."""
+        base_stats, detail_stats, _, _ = split_style(z_style.float(), self.config)
+        base, detail = exchange(z_base, z_detail)
+        return restore(base, base_stats), restore(detail, detail_stats)
+
+    def codes(self, z_style: Tensor, paint: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The style code (B, style_hidden), the paint code alike or None, the amount (B, 1, 1, 1)."""
+        numbers = z_style.flatten(1)[:, :-1]
+        amount = z_style.float()[:, -1:]
+        return self.style_code(numbers), self.paint_code(numbers) if paint else None, amount
+
+    def linear(self, base: Tensor, detail: Tensor) -> Tensor:
+        """What the lapped linear maps paint, (B, 3, H, W)."""
+        with torch.autocast(base.device.type, enabled=False):
+            lapped: Tensor = self.lapped_base(base) + self.lapped_detail(detail)
+        return lapped
+
+    def coarse(
+        self, base: Tensor, detail: Tensor, style: Tensor, brush: Tensor | None, amount: Tensor
+    ) -> Tensor:
+        """The features at the stride of z_detail, after its blocks."""
+        x = self.stage16(self.base_in(base), style, brush, amount)
+        x = self.stage8(self.up8(x) + self.detail_in(detail), style, brush, amount)
+        return x

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.blocks import MobileConv, ParallelMambaBlock, zero_init
@@ -40,9 +42,9 @@ class StyleHead(nn.Module):
             nn.Linear(config.style_hidden, 2 * config.learned_channels),
         )
 
-    def forward(self, stages: list[Tensor]) -> tuple[Tensor, Tensor]:
-        pooled = torch.cat([statistics(x) for x in stages], dim=1)  # (B, 2 * sum(stage_channels))
-        mean, logvar = self.mlp(pooled).chunk(2, dim=1)
+    def forward(self, pooled: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """pooled: the `statistics` of every stage, from the finest on."""
+        mean, logvar = self.mlp(torch.cat(pooled, dim=1)).chunk(2, dim=1)
         return mean, (logvar + INITIAL_LOGVAR).clamp(*LOGVAR_RANGE)
 
 
@@ -96,16 +98,46 @@ class Encoder(nn.Module):
 
     def forward(self, picture: Tensor) -> Posterior:
         x = picture - 0.5
-        stages = []
-        for stage in self.stages:
+        fine = []
+        for stage in self.fine_stages:
             x = stage(x)
-            stages.append(x)
-        detail, logvar_detail = self.detail_head(stages[2]).float().chunk(2, dim=1)
-        base, logvar_base = self.base_head(stages[3]).float().chunk(2, dim=1)
-        learned, logvar_style = self.style_head(stages)
+            fine.append(statistics(x))
+        return self.finish(self.to_coarse(x), fine, *self.linear(picture))
+
+    @property
+    def fine_stages(self) -> list[nn.Sequential]:
+        """Those of strides 2 and 4, which are local but for their gates."""
+        return cast(list[nn.Sequential], [*self.stages[:2]])
+
+    def to_coarse(self, x: Tensor) -> Tensor:
+        """From the stride 4 to that of z_detail."""
+        coarser: Tensor = cast(nn.Sequential, self.stages[2])[0](x)
+        return coarser
+
+    @property
+    def widest(self) -> int:
+        """Channels inside the blocks of the finest stage."""
+        return cast(MobileConv, self.fine_stages[0][-1]).expand.out_channels
+
+    def linear(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """The linear shortcuts to z_detail and z_base."""
         with torch.autocast(picture.device.type, enabled=False):  # bf16 would band smooth skies
-            detail = detail + self.linear_detail(picture - 0.5)
-            base = base + self.linear_base(picture - 0.5)
+            return (
+                _block_maps(picture - 0.5, self.linear_detail, DETAIL_STRIDE),
+                _block_maps(picture - 0.5, self.linear_base, BASE_STRIDE),
+            )
+
+    def finish(self, x: Tensor, fine: list[Tensor], linear_detail: Tensor, linear_base: Tensor) -> Posterior:
+        """The rest, from the features at the stride of z_detail on, before their blocks.
+
+        fine: the statistics of the first two stages. linear_detail and linear_base: of `linear`.
+        """
+        at8 = cast(nn.Sequential, self.stages[2])[1:](x)
+        at16 = self.stages[3](at8)
+        detail, logvar_detail = self.detail_head(at8).float().chunk(2, dim=1)
+        base, logvar_base = self.base_head(at16).float().chunk(2, dim=1)
+        learned, logvar_style = self.style_head([*fine, statistics(at8), statistics(at16)])
+        detail, base = detail + linear_detail, base + linear_base
         base_stats, detail_stats = statistics(base), statistics(detail)
         z_base, z_detail = exchange(normalise(base, base_stats), normalise(detail, detail_stats))
         variances = exchange_variances(_variance(logvar_base), _variance(logvar_detail))
@@ -117,6 +149,12 @@ class Encoder(nn.Module):
             logvar_detail=variances[1].log(),
             logvar_style=logvar_style.float()[:, :, None, None],
         )
+
+
+def _block_maps(x: Tensor, unshuffle_and_map: nn.Sequential, side: int) -> Tensor:
+    """A linear map of blocks of side × side px: a convolution whose stride is its side."""
+    conv = cast(nn.Conv2d, unshuffle_and_map[1])
+    return F.conv2d(x, conv.weight.unflatten(1, (3, side, side))[..., 0, 0], conv.bias, side)
 
 
 def _variance(logvar: Tensor) -> Tensor:

@@ -7,17 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.blocks import FiLM, zero_init
+from pmavae.inference import conv_add, conv_silu, is_plain_inference, modulated
 
 NOISE_CHANNELS = 4
 
 
-def grain(height: int, width: int, device: torch.device) -> Tensor:
+def grain(height: int, width: int, device: torch.device, first_row: int = 0) -> Tensor:
     """(1, NOISE_CHANNELS, height, width): white noise that is a fixed function of the position.
 
     Zero mean, unit variance. An integer hash of row, column and channel, so the same everywhere and
     for every size: a picture is painted alike each time, on every device, whole or in parts.
     """
-    rows = torch.arange(height, device=device)[:, None]
+    rows = torch.arange(first_row, first_row + height, device=device)[:, None]
     columns = torch.arange(width, device=device)
     channels = torch.arange(NOISE_CHANNELS, device=device)[:, None, None]
     h = (rows * 374761393 + columns * 668265263 + channels * 2246822519) & 0xFFFFFFFF
@@ -53,5 +54,18 @@ class PaintBlock(nn.Module):
         noise = grain(height, width, x.device).to(x.dtype).expand(x.shape[0], -1, -1, -1)
         if self.training:  # the crops of a batch must not all learn one piece of the grain
             noise = (torch.rand_like(noise) - 0.5) * 12**0.5
+        if x.shape[0] == 1 and is_plain_inference(x):
+            return self.with_noise(x, noise, brush, amount)
         y = F.silu(self.film(self.mix(torch.cat((x, noise), dim=1)), brush))
         return x + amount * self.project(F.silu(self.stroke(y)))
+
+    def with_noise(self, x: Tensor, noise: Tensor, brush: Tensor, amount: Tensor) -> Tensor:
+        """The same for one picture, or parts of one, whose modulation and amount are part of the weights."""
+        weight, bias = modulated(self.mix, *self.film.of_one(brush))
+        y = conv_silu(torch.cat((x, noise), dim=1), self.mix, weight, bias)
+        reach = self.stroke.kernel_size[0] // 2
+        y = F.pad(y, (reach,) * 4, mode="replicate")
+        y = conv_silu(y, self.stroke, self.stroke.weight, self.stroke.bias, padding=0)
+        gain = amount.flatten()
+        moved = None if self.project.bias is None else self.project.bias * gain
+        return conv_add(y, x, self.project.weight * gain, moved)

@@ -109,7 +109,7 @@ def repaint_by_steps(
 
 def decoded(model: PMAVAE, latents: Latents, dtype: DTypeLike = np.uint8) -> Pixels:
     """What latents of batch 1 decode to, (H, W, 3), uint8 or uint16."""
-    return to_pixels(model.decode(latents)[0], dtype)
+    return model.decode_pixels(latents, dtype)
 
 
 def _kept(painted: Pixels, keep: Keep, plain: Pixels, palette: Callable[[], Pixels]) -> Pixels:

@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.scan import directional_scan
+from pmavae.inference import conv_silu, is_plain_inference
+from pmavae.scan import directional_scan, fused_scan_for
 
 DIRECTIONS = 4
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # Mamba's range for the initial step sizes
@@ -70,9 +71,17 @@ class SS2D(nn.Module):
         self.A_log.copy_(torch.arange(1, self.d_state + 1).float().log())
 
     def forward(self, x: Tensor) -> Tensor:
-        u = F.silu(self.conv(self.in_proj(x))).permute(0, 2, 3, 1)  # (B, H, W, C)
-        y = self.selective_scan(u)
-        return self.out_proj(self.out_norm(y).to(x.dtype).permute(0, 3, 1, 2))
+        return self.out_proj(self.before_projection(x))
+
+    def before_projection(self, x: Tensor) -> Tensor:
+        """All but the last projection."""
+        projected = self.in_proj(x)
+        if is_plain_inference(x):
+            u = conv_silu(projected, self.conv, self.conv.weight, self.conv.bias)
+        else:
+            u = F.silu(self.conv(projected))
+        y = self.selective_scan(u.permute(0, 2, 3, 1))  # (B, H, W, C)
+        return self.out_norm(y).to(x.dtype).permute(0, 3, 1, 2)
 
     def selective_scan(self, u: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H, W, C): the sum over directions, in float32 at least.
@@ -82,9 +91,11 @@ class SS2D(nn.Module):
         with torch.autocast(u.device.type, enabled=False):
             u = u if u.dtype == torch.float64 else u.float()
             projected = F.linear(u, self.x_proj.flatten(0, 1).to(u.dtype))  # (B, H, W, 4 * (R + 2N))
-            projected = projected.unflatten(-1, (DIRECTIONS, -1)).permute(
-                3, 0, 1, 2, 4
-            )  # (4, B, H, W, R + 2N)
+            projected = projected.unflatten(-1, (DIRECTIONS, -1))  # (B, H, W, 4, R + 2N)
+            if self.d_state == 1 and (fused := fused_scan_for(u)):
+                rate = torch.exp(self.A_log[..., 0])  # (4, C)
+                return fused(u, projected, self.dt_proj, self.dt_bias, rate, self.D.sum(0))
+            projected = projected.permute(3, 0, 1, 2, 4)  # (4, B, H, W, R + 2N)
             low_rank, B, C = projected.split((self.rank, self.d_state, self.d_state), dim=-1)
             delta = low_rank.flatten(1, 3) @ self.dt_proj.transpose(1, 2).to(u.dtype)  # (4, B*H*W, C)
             delta = F.softplus(delta + self.dt_bias[:, None])

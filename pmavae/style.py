@@ -27,6 +27,11 @@ MIN_DEVIATION = 0.01
 def statistics(z: Tensor) -> Tensor:
     """(B, C, H, W) to (B, 2C): the channel means, then the logs of the standard deviations."""
     variance, mean = torch.var_mean(z.float(), dim=(2, 3), correction=0)
+    return log_statistics(mean, variance)
+
+
+def log_statistics(mean: Tensor, variance: Tensor) -> Tensor:
+    """Means and variances (B, C) as `statistics` has them."""
     return torch.cat((mean, 0.5 * torch.log(variance + MIN_DEVIATION**2)), dim=1)
 
 

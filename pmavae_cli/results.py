@@ -10,7 +10,7 @@ import numpy as np
 
 from pmavae import Latents, Style
 from pmavae.config import MIN_SIZE
-from pmavae.pixels import Pixels, to_pixels
+from pmavae.pixels import Pixels
 from pmavae_cli.api import Task
 from pmavae_cli.formats import Format
 from pmavae_cli.session import LatentsError, Session, pixel_type
@@ -35,8 +35,7 @@ class LatentResult:
         if not form.is_image:
             return self
         dtype = pixel_type(self.carried) if form.deep else np.uint8
-        picture = self.session.model.decode(self.latents)[0]
-        return PixelResult(self.session, to_pixels(picture, dtype), self.carried)
+        return PixelResult(self.session, self.session.model.decode_pixels(self.latents, dtype), self.carried)
 
     def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
         """The bytes of a file, once converted, and a note for all that it cannot hold."""

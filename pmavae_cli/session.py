@@ -25,7 +25,7 @@ from pmavae.latent_file import (
 )
 from pmavae.latents import expected_shapes
 from pmavae.manifest import WeightsIndex, released_weights
-from pmavae.pixels import Pixels, eight_bits, to_pixels
+from pmavae.pixels import Pixels, eight_bits
 from pmavae.style_source import fit_side, style_view
 from pmavae.task_network import Builder
 from pmavae_cli.carried import METADATA
@@ -123,7 +123,7 @@ class Session(RunModels):
         """A picture as its pixels, a latent file as what it decodes to; raises as `load` does."""
         found = self._noted(ahead, source) if ahead else self._read(source)
         if isinstance(found, Loaded):
-            pixels = to_pixels(self.model.decode(found.latents)[0], pixel_type(found.carried))
+            pixels = self.model.decode_pixels(found.latents, pixel_type(found.carried))
             return LoadedPixels(pixels, found.carried, None, decoded=True)
         assert isinstance(found, Picture)
         pixels = fit_side(eight_bits(found.pixels), side) if side else found.pixels
@@ -137,7 +137,7 @@ class Session(RunModels):
         if isinstance(found, Loaded):
             whole = found.latents
             style = Style(whole.z_style, whole.width, whole.height)
-            return LoadedStyle(style, to_pixels(self.model.decode(whole)[0]), fixed=True)
+            return LoadedStyle(style, self.model.decode_pixels(whole), fixed=True)
         pixels = eight_bits(found.pixels)
         latents = self.as_stored(self.model.encode(style_view(pixels, scale)))
         style = Style(latents.z_style, latents.width, latents.height)

@@ -27,13 +27,20 @@ numba.config.THREADING_LAYER = "threadsafe"
 LANES = 64  # lanes a task walks together: one row of four AVX-512 registers, measured best of 16–128
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compiled for all threads, and cached unless nowhere (a read-only installation, no home)."""
-    options: dict[str, Any] = {"parallel": True, "fastmath": {"contract"}, "nogil": True}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:
-        return njit(**options)(function)
+def compiled(*, fastmath: set[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Compile for all threads, and cache unless nowhere (a read-only installation, no home)."""
+    options: dict[str, Any] = {"parallel": True, "fastmath": fastmath, "nogil": True}
+
+    def compile_it(function: Callable[..., None]) -> Callable[..., None]:
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:
+            return njit(**options)(function)
+
+    return compile_it
+
+
+_compiled = compiled(fastmath={"contract"})
 
 
 @njit(inline="always")
@@ -105,13 +112,13 @@ def _pixels(x: Tensor) -> NDArray[Any]:
     return array
 
 
-def _follow_torch_threads() -> None:
+def follow_torch_threads() -> None:
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
 
 
 def scan_forward(a: Tensor, b: Tensor) -> Tensor:
     """See `reference.scan_forward`; float32 or float64 on the CPU."""
-    _follow_torch_threads()
+    follow_torch_threads()
     h = torch.empty(a.shape, dtype=a.dtype)
     _forward(_pixels(a), _pixels(b), _pixels(h), a.shape[2], a.shape[3])
     return h
@@ -119,7 +126,7 @@ def scan_forward(a: Tensor, b: Tensor) -> Tensor:
 
 def scan_backward(grad_h: Tensor, a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """See `reference.scan_backward`; float32 or float64 on the CPU."""
-    _follow_torch_threads()
+    follow_torch_threads()
     grad_a, grad_b = torch.empty(a.shape, dtype=a.dtype), torch.empty(a.shape, dtype=a.dtype)
     _backward(
         _pixels(grad_h), _pixels(a), _pixels(h), _pixels(grad_a), _pixels(grad_b), a.shape[2], a.shape[3]

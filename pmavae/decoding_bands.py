@@ -1,0 +1,76 @@
+"""Decoding in bands; see bands.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike
+from torch import Tensor
+
+from pmavae.bands import WORKING_BYTES, Band, Gates, band_height, inner_of, plan_bands, rows_of, sample_bands
+from pmavae.blocks import MobileConv
+from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
+from pmavae.decoder import Decoder, Stage
+from pmavae.latents import Latents
+from pmavae.paint import PaintBlock, grain
+from pmavae.pixels import Pixels, to_pixels
+
+
+@torch.no_grad()
+def decode_in_bands(
+    decoder: Decoder, latents: Latents, dtype: DTypeLike, working_bytes: int = WORKING_BYTES
+) -> Pixels:
+    """Latents of batch 1, float32 on the decoder's device, as (H, W, 3), uint8 or uint16."""
+    z_base, z_detail, z_style = latents.z_base, latents.z_detail, latents.z_style
+    height, width = latents.height, latents.width
+    base, detail = decoder.restored(z_base, z_detail, z_style)
+    codes = Codes(*decoder.codes(z_style, paint=bool(z_style[:, -1].any())))
+    x = decoder.coarse(base, detail, codes.style, codes.brush, codes.amount)
+    rows = base.shape[2]
+    size = band_height(base.shape[3] * BASE_STRIDE, decoder.widest, working_bytes)
+    sample, gates = sample_bands(rows, size), Gates()
+    _fine(decoder, codes, torch.cat([rows_of(x, band, DETAIL_STRIDE) for band in sample]), sample, gates)
+    pixels: Pixels = np.empty((height, width, 3), dtype)
+    for band in plan_bands(rows, size):
+        part = _fine(decoder, codes, rows_of(x, band, DETAIL_STRIDE), [band], gates.again())
+        part += decoder.linear(rows_of(base, band, BASE_STRIDE), rows_of(detail, band, DETAIL_STRIDE))
+        inner = inner_of(part, band, 1)[0, :, : height - band.first * BASE_STRIDE, :width]
+        top = band.first * BASE_STRIDE
+        pixels[top : top + inner.shape[1]] = to_pixels(inner.clamp_(0, 1), dtype)
+    return pixels
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What z_style says to the stages; see `Decoder.codes`."""
+
+    style: Tensor
+    brush: Tensor | None
+    amount: Tensor
+
+
+def _fine(decoder: Decoder, codes: Codes, x: Tensor, bands: list[Band], gates: Gates) -> Tensor:
+    """The two fine stages and the output, but for what is linear, on bands of one size: (B, 3, h, W)."""
+    x = _stage(decoder.stage4, codes, decoder.up4(x), bands, gates, 4)
+    x = _stage(decoder.stage2, codes, decoder.up2(x), bands, gates, 2)
+    picture: Tensor = decoder.out(x)
+    if codes.brush is not None:
+        picture += codes.amount * decoder.paint_out(x)
+    return picture.add_(0.5)
+
+
+def _stage(stage: Stage, codes: Codes, x: Tensor, bands: list[Band], gates: Gates, stride: int) -> Tensor:
+    for block in cast(Iterable[MobileConv], stage.blocks):
+        x = gates.run(block, x, codes.style, bands[0], stride)
+    if codes.brush is None:
+        return x
+    height, width = x.shape[-2:]
+    firsts = [band.outer_first * BASE_STRIDE // stride for band in bands]
+    noise = torch.cat([grain(height, width, x.device, first) for first in firsts])
+    for brush in cast(Iterable[PaintBlock], stage.paint):
+        x = brush.with_noise(x, noise, codes.brush, codes.amount)
+    return x

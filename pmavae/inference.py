@@ -1,0 +1,69 @@
+"""Convolutions with what follows them in one pass over memory, where nothing needs a gradient.
+
+At the fine strides a pass over the features costs as much as a convolution, so an activation, a modulation or
+an addition of its own is worth avoiding. oneDNN does them while a result is still in the cache. torch offers
+that to its compiler only, under names without a promise: where they are missing, plain torch serves.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_ONES = [1, 1]
+
+
+def is_plain_inference(x: Tensor) -> bool:
+    """Whether x is computed with on the CPU for its value alone: no gradient, no export, no autocast."""
+    return not (
+        torch.is_grad_enabled()
+        or x.device.type != "cpu"
+        or torch.compiler.is_compiling()
+        or torch.compiler.is_exporting()
+        or torch.is_autocast_enabled("cpu")
+    )
+
+
+@cache
+def _fused() -> Any:
+    """oneDNN's convolution with something after it, None where this torch lacks it or it fails."""
+    try:
+        operator = torch.ops.mkldnn._convolution_pointwise
+        x = torch.ones(1, 1, 1, 1)
+        silu = operator(x, x, None, [0, 0], _ONES, _ONES, 1, "swish", [], "")
+        total = operator.binary(x, x, x, None, [0, 0], _ONES, _ONES, 1, "add", 1.0, None, [], None)
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+    right = torch.allclose(silu, F.silu(x)) and torch.allclose(total, 2 * x)
+    return operator if right else None
+
+
+def conv_silu(
+    x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, padding: int | None = None
+) -> Tensor:
+    """SiLU of a convolution of stride 1; weight, bias and what zeros are put around, instead of its own."""
+    sides = [int(side) for side in conv.padding] if padding is None else [padding, padding]
+    if x.device.type == "cpu" and (operator := _fused()):
+        result: Tensor = operator(x, weight, bias, sides, _ONES, _ONES, conv.groups, "swish", [], "")
+        return result
+    return F.silu(F.conv2d(x, weight, bias, padding=sides, groups=conv.groups), inplace=True)
+
+
+def conv_add(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1 × 1 convolution and what is added to it."""
+    if x.device.type == "cpu" and (operator := _fused()):
+        result: Tensor = operator.binary(
+            x, other, weight, bias, [0, 0], _ONES, _ONES, 1, "add", 1.0, None, [], None
+        )
+        return result
+    return F.conv2d(x, weight, bias).add_(other)
+
+
+def modulated(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias for an output that is multiplied by 1 + scale and moved by shift, each (C,)."""
+    moved = shift if conv.bias is None else conv.bias * (1 + scale) + shift
+    return conv.weight * (1 + scale)[:, None, None, None], moved

@@ -1,0 +1,113 @@
+"""The selective scan of SS2D on the CPU for inference, compiled by Numba: nothing is kept for a gradient.
+
+Decays, drives and states stay in registers, where `pmavae.ss2d` writes each of them to memory for all four
+directions. exp and log are polynomials (relative error 3e-7), because those of the C library are not
+vectorised.
+
+Raises ImportError where `pmavae.scan.cpu` does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.extending import intrinsic
+from torch import Tensor
+
+from pmavae.scan.cpu import compiled, follow_torch_threads
+
+DIRECTIONS = 4
+LANES = 32  # channels of a task; tasks share nothing
+
+# Not "reassoc", which would take the rounding of _exp apart.
+_FAST = {"contract", "nnan", "ninf", "nsz"}
+_LOG2E, _LN2_HIGH, _LN2_LOW = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
+_ROUND = np.float32(12582912.0)  # 1.5 · 2²³: adding it leaves the nearest integer in the low bits
+_ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+_SMALLEST = np.float32(-87.0)  # of an exponent, whose result is a normal float32
+_E2, _E3, _E4, _E5, _E6 = (np.float32(1 / n) for n in (2, 6, 24, 120, 720))
+_L3, _L5, _L7, _L9, _L11 = (np.float32(1 / n) for n in (3, 5, 7, 9, 11))
+
+
+@intrinsic
+def _power_of_two(typing_context: Any, shifted: Any) -> Any:
+    """2ⁿ for an integer n from −126 to 127, given as the float32 n + _ROUND."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integer = ir.IntType(32)
+        bits = builder.shl(builder.bitcast(arguments[0], integer), ir.Constant(integer, 23))
+        return builder.bitcast(builder.add(bits, ir.Constant(integer, 0x3F800000)), ir.FloatType())
+
+    return types.float32(types.float32), generate
+
+
+@njit(inline="always", fastmath=_FAST)
+def _exp(x):  # type: ignore[no-untyped-def]
+    """exp of a float32 from −∞ to 0: 2ⁿ times a polynomial of what is left."""
+    x = max(x, _SMALLEST)
+    shifted = x * _LOG2E + _ROUND
+    n = shifted - _ROUND
+    f = (x - n * _LN2_HIGH) - n * _LN2_LOW
+    p = _ONE + f * (_ONE + f * (_E2 + f * (_E3 + f * (_E4 + f * (_E5 + f * _E6)))))
+    return p * _power_of_two(shifted)
+
+
+@njit(inline="always", fastmath=_FAST)
+def _softplus(x):  # type: ignore[no-untyped-def]
+    """log(1 + exp(x)) without overflow; the logarithm by the series of the inverse hyperbolic tangent."""
+    t = _exp(-abs(x))
+    s = t / (_TWO + t)
+    s2 = s * s
+    log = _TWO * s * (_ONE + s2 * (_L3 + s2 * (_L5 + s2 * (_L7 + s2 * (_L9 + s2 * _L11)))))
+    return max(x, _ZERO) + log
+
+
+# Arrays are flat and indices unsigned: signed ones may count from the end, and LLVM does not vectorise them.
+
+
+@compiled(fastmath=_FAST)
+def _add_direction(u, raw, reads, bias, rate, y, shape, direction):  # type: ignore[no-untyped-def]
+    batch, height, width, channels = shape
+    length = height * width
+    groups = (channels + LANES - 1) // LANES
+    for task in prange(batch * groups):
+        item = task // groups
+        first = task % groups * LANES
+        count = np.uintp(min(LANES, channels - first))
+        lane = np.uintp(first)
+        h = np.zeros(LANES, np.float32)
+        for step in range(length):
+            here = length - 1 - step if direction >= 2 else step
+            if direction % 2 == 1:
+                here = (here % height) * width + here // height
+            pixel = item * length + here
+            at = np.uintp(pixel * channels + first)
+            drive, read = reads[2 * pixel], reads[2 * pixel + 1]
+            for m in range(count):
+                delta = _softplus(raw[at + m] + bias[lane + m])
+                h[m] = _exp(-(delta * rate[lane + m])) * h[m] + delta * u[at + m] * drive
+                y[at + m] += h[m] * read
+
+
+def selective_scan(
+    u: Tensor, projected: Tensor, dt_proj: Tensor, dt_bias: Tensor, rate: Tensor, skip: Tensor
+) -> Tensor:
+    """The sum over four directions, (B, H, W, C), of scans of u (B, H, W, C), with one state a channel.
+
+    All float32 on the CPU. projected: (B, H, W, 4, R + 2), for each direction the low-rank step sizes, B and
+    C. dt_proj: (4, C, R). dt_bias: (4, C). rate: −A, (4, C), above 0. skip: the sum of D, (C,).
+    """
+    follow_torch_threads()
+    rank = dt_proj.shape[2]
+    y = u * skip
+    raw = torch.empty(u.numel() // u.shape[-1], u.shape[-1])  # (B·H·W, C), for one direction after the other
+    for direction in range(DIRECTIONS):
+        own = projected[..., direction, :].flatten(0, 2)  # (B·H·W, R + 2)
+        torch.mm(own[:, :rank], dt_proj[direction].t(), out=raw)
+        arrays = (u, raw, own[:, rank:], dt_bias[direction], rate[direction], y)
+        _add_direction(*(x.contiguous().view(-1).numpy() for x in arrays), tuple(u.shape), direction)
+    return y

@@ -1,0 +1,90 @@
+"""Large pictures in bands: as they are whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pmavae import PMAVAE
+from pmavae.bands import HALO, band_height, plan_bands, sample_bands
+from pmavae.encoding_bands import encode_in_bands
+from pmavae.pixels import sixteen_bits
+
+
+@pytest.fixture(scope="module")
+def tiny() -> PMAVAE:
+    return PMAVAE.from_pretrained("tiny")
+
+
+@given(st.integers(1, 400), st.integers(1, 60))
+@settings(max_examples=60, deadline=None)
+def test_bands_cover_all_rows_once_and_reach_around_them(rows: int, height: int) -> None:
+    bands = plan_bands(rows, height)
+    assert [row for band in bands for row in range(band.first, band.last)] == list(range(rows))
+    for band in bands:
+        assert band.last - band.first <= height
+        assert band.outer_first == max(0, band.first - HALO) and band.outer_last == min(
+            rows, band.last + HALO
+        )
+    sample = sample_bands(rows, height)
+    assert len({(band.last - band.first, band.outer_last - band.outer_first) for band in sample}) == 1
+    assert all(0 <= band.outer_first < band.outer_last <= rows for band in sample)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:  # type: ignore[type-arg]
+    return float(10 * np.log10(65535**2 / max(1e-9, np.square(a.astype(float) - b).mean())))
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.65], ids=["plain", "painted"])
+@pytest.mark.parametrize("size", [(96, 333), (40, 250)])
+def test_a_decoded_picture_is_the_same_in_bands(tiny: PMAVAE, size: tuple[int, int], amount: float) -> None:
+    latents = tiny.encode(picture(size))
+    z_style = latents.z_style.clone()
+    z_style[:, -1] = amount
+    latents = latents.replace(z_style=z_style)
+    tiny.working_bytes = 2**40
+    whole = tiny.decode_pixels(latents, np.uint16)
+    tiny.working_bytes = 1
+    assert band_height(size[0], tiny.decoder.widest, 1) * 16 < size[1]
+    bands = tiny.decode_pixels(latents, np.uint16)
+    assert bands.shape == whole.shape and psnr(whole, bands) > 55
+    # The rows at which bands meet differ no more than all others do.
+    off = np.abs(whole.astype(int) - bands).mean((1, 2))
+    edges = [16 * band.first for band in plan_bands(-(-size[1] // 16), 6)][1:]
+    assert off[edges].mean() <= 3 * off.mean() + 1
+
+
+def test_an_encoded_picture_is_the_same_in_bands(tiny: PMAVAE) -> None:
+    pixels = np.asarray(picture((90, 300)))
+    whole = tiny.encode(picture((90, 300)))
+    posterior = encode_in_bands(tiny.encoder, pixels, tiny.device, working_bytes=1)
+    for name in ("z_base", "z_detail", "z_style"):
+        assert (getattr(posterior, name) - getattr(whole, name)).abs().max() < 0.02
+    tiny.working_bytes = 1
+    assert torch.equal(tiny.encode(pixels).z_base, posterior.z_base)
+    deep = tiny.encode(sixteen_bits(pixels))
+    assert (deep.z_base - posterior.z_base).abs().max() < 1e-4
+
+
+def test_with_all_rows_in_the_sample_bands_change_nothing(
+    tiny: PMAVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pmavae import decoding_bands
+    from pmavae.bands import Band
+
+    monkeypatch.setattr(decoding_bands, "sample_bands", lambda rows, height: [Band(0, rows, 0, rows)])
+    latents = tiny.encode(picture((48, 200)))
+    tiny.working_bytes = 2**40
+    whole = tiny.decode_pixels(latents, np.uint16)
+    tiny.working_bytes = 1
+    assert np.abs(whole.astype(int) - tiny.decode_pixels(latents, np.uint16)).max() <= 2
+
+
+def test_pixels_of_several_pictures_are_refused(tiny: PMAVAE) -> None:
+    latents = tiny.encode(np.stack([np.asarray(picture())] * 2))
+    with pytest.raises(ValueError, match="latents of one picture, got 2"):
+        tiny.decode_pixels(latents)
