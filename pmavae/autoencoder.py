@@ -20,7 +20,7 @@ from pmavae.decoding_bands import decode_in_bands
 from pmavae.encoder import Encoder
 from pmavae.encoding_bands import encode_in_bands
 from pmavae.errors import ImageError, WeightsError
-from pmavae.hub import CARD_FILE, push
+from pmavae.hub_push import CARD_FILE, push
 from pmavae.latents import Latents, expected_shapes, padded
 from pmavae.manifest import WeightsIndex
 from pmavae.model_folder import check_config, refuse_foreign_config, write_config

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pmavae.errors import WeightsError
-from pmavae.hub import CONFIG_FILE, LIBRARY, MODEL_FILE, config_text
+from pmavae.hub import LIBRARY, MODEL_FILE
+from pmavae.hub_push import CONFIG_FILE, config_text
 from pmavae.json_values import parse_json
 from pmavae.tensor_file import write_atomically
 from pmavae.weights_header import weights_header

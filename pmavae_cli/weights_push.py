@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pmavae.errors import WeightsError
-from pmavae.hub import push
+from pmavae.hub_push import push
 from pmavae.manifest import WeightsIndex
 from pmavae.model_card import CARD_FILE, card_of_folder
 from pmavae.weights import FOLDER_FILE

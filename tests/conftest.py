@@ -83,6 +83,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="session")
+def restorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights of a small denoiser."""
+    from small_restorers import network
+
+    folder = tmp_path_factory.mktemp("restorer")
+    network("denoise").save_pretrained(folder, "hub-denoise")
+    return folder
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, which is the current one."""

@@ -19,20 +19,11 @@ from hub_commands import Hub, no_sockets
 from hub_server import TOKEN, Fault, hub_server, wait_until
 from huggingface_hub import ModelCard
 from PIL import Image
-from small_restorers import network
 
 from pmavae_cli.offline import with_offline
 from pmavae_cli.options import RunOptions
 from pmavae_cli.planning import make_plan
 from pmavae_cli.plugin_manager import load_plugins
-
-
-@pytest.fixture(scope="session")
-def restorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the weights of a small denoiser."""
-    folder = tmp_path_factory.mktemp("restorer")
-    network("denoise").save_pretrained(folder, "hub-denoise")
-    return folder
 
 
 @pytest.fixture

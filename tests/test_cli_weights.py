@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from conftest import Command
-from small_restorers import network
 
 from pmavae.hub import Fetched, HubReference
 from pmavae.manifest import Manifest, Shelf, WeightsIndex, released_weights
@@ -21,14 +20,6 @@ from pmavae_cli.weights_verify import checks, verify
 
 DOCS = Path(__file__).parent.parent / "docs"
 INDEX = released_weights()
-
-
-@pytest.fixture(scope="session")
-def restorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the weights of a small denoiser."""
-    folder = tmp_path_factory.mktemp("restorer")
-    network("denoise").save_pretrained(folder, "hub-denoise")
-    return folder
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from small_restorers import untrained
 
 from pmavae import PMAVAE, hub
 from pmavae.errors import WeightsError
-from pmavae.hub import HubError, HubReference, cached, fetch, push
+from pmavae.hub import HubError, HubReference, cached, fetch
+from pmavae.hub_push import push
 from pmavae.manifest import Manifest, Shelf, WeightsIndex
 from pmavae.task_models import load_task_model
 from pmavae.weights import resolve_weights, save_weights
