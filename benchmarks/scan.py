@@ -1,29 +1,35 @@
-"""The selective scan: compiled kernel, torch loop, blocked torch scan, one `exp` and one copy of the data.
+"""The selective scan: compiled kernels, torch loop, blocked torch scan, one `exp` and one copy of the data.
 
     python benchmarks/scan.py [--lanes 512] [--steps 4096] [--threads 1] [--device cuda]
 
 All are timed in turn in one process; read the ratios, not the milliseconds. 512 lanes are one image of a
 small network: they keep a CPU busy, while a GPU needs tens of thousands. The blocked scan's matrices are
 sixteen times the data, so it is timed on the CPU only.
+
+`--lanes 8192` are out of a CPU's caches. For each kernel the share of a copy's bandwidth is printed: the
+time that a copy of as many bytes as it must read and write would take, over its own. The copy has its
+memory, the kernels fetch theirs. The inference kernel, on the CPU, makes decays and drives from the step
+sizes instead of reading them; the same by training's kernel, with the arithmetic around it in torch, is the
+line below it.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
 
-from pmavae.scan import reference
+from pmavae.scan import fused_scan_for, reference
 from pmavae.scan.operator import backend_for
+from pmavae.ss2d import SS2D
 
 
 def milliseconds(function: Callable[[], object], runs: int, device: str) -> float:
-    """Time of a call, after one that is not counted: the median of `runs`, on CUDA their mean.
+    """Time of a call, after one that is not counted: the least of `runs`, on CUDA their mean.
 
     On CUDA all are queued at once, so that the time to launch one hides behind the one before.
     """
@@ -43,7 +49,7 @@ def milliseconds(function: Callable[[], object], runs: int, device: str) -> floa
         began = time.perf_counter()
         function()
         times.append(time.perf_counter() - began)
-    return 1e3 * statistics.median(times)
+    return 1e3 * min(times)
 
 
 def blocked_scan(a: torch.Tensor, b: torch.Tensor, block: int = 16) -> torch.Tensor:
@@ -64,6 +70,22 @@ def blocked_scan(a: torch.Tensor, b: torch.Tensor, block: int = 16) -> torch.Ten
     return reference.roll(h.flatten(2, 3), height, width)
 
 
+def inference_scans(side: int, lanes: int) -> dict[str, Callable[[], object]]:
+    """All four directions, from the features to their sum, by inference's kernel and by training's."""
+    module, u = SS2D(lanes // 4), torch.randn(1, side, side, lanes // 4)
+
+    @torch.no_grad()
+    def fused() -> None:
+        module.selective_scan(u)
+
+    def in_steps() -> None:
+        module.selective_scan(u)  # with gradients on, as in training
+
+    with torch.no_grad():
+        there = fused_scan_for(u) is not None
+    return {"inference kernel, all": fused, "training kernel, all": in_steps} if there else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--lanes", type=int, default=512, help="independent recurrences")
@@ -77,16 +99,18 @@ def main() -> None:
     b, grad_h = torch.randn_like(a), torch.randn_like(a)
     kernel = backend_for(a.device)
     h = kernel.forward(a, b)
+    into = torch.empty_like(a)
     on_cuda = args.device == "cuda"
     other_scan = reference.scan_forward if on_cuda else blocked_scan
     torch.testing.assert_close(other_scan(a, b), h, atol=1e-3, rtol=1e-3)
     timed = partial(milliseconds, device=args.device)
     rows = {
-        "copy": timed(lambda: a.clone(), 20),
+        "copy": timed(lambda: into.copy_(a), 20),
         "exp": timed(lambda: a.exp(), 20),
         "kernel, forward": timed(lambda: kernel.forward(a, b), 20),
         "kernel, backward": timed(lambda: kernel.backward(grad_h, a, h), 20),
         **({} if on_cuda else {"blocked torch, forward": timed(lambda: blocked_scan(a, b), 3)}),
+        **({} if on_cuda else {name: timed(f, 20) for name, f in inference_scans(side, args.lanes).items()}),
         "torch loop, forward": timed(lambda: reference.scan_forward(a, b), 3),
         "torch loop, backward": timed(lambda: reference.scan_backward(grad_h, a, h), 3),
     }
@@ -97,6 +121,14 @@ def main() -> None:
     for direction in ("forward", "backward"):
         ratio = rows[f"torch loop, {direction}"] / rows[f"kernel, {direction}"]
         print(f"  the kernel is {ratio:.1f} × faster {direction} than the torch loop")
+    maps = {"kernel, forward": 3, "kernel, backward": 5}  # of the data's size, that are read and written
+    if "inference kernel, all" in rows:
+        # a quarter is one direction: u once and written once as y at first; then for every direction the step
+        # sizes written and read, u read, y read and written
+        maps["inference kernel, all"] = (2 + 4 * 5) / 4
+    for name, count in maps.items():
+        share = count / 2 * rows["copy"] / rows[name]
+        print(f"  {name}: {100 * share:.0f} % of a copy's bandwidth, {count} maps read and written")
 
 
 if __name__ == "__main__":

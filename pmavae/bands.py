@@ -18,7 +18,7 @@ from torch import Tensor
 from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE
 
-HALO = 2  # rows of 16 px around a band: more than any fine stage reaches
+HALO = 3  # rows of 16 px around a band: what the fine stages reach with paint; without, one would do
 WORKING_BYTES = 128 << 20  # that the features of a band may take, about, where nobody says otherwise
 SAMPLE = 2  # rows of 16 px of each of the bands that are sampled
 LIVE = 2.5  # maps of the widest features that live at the same time

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.inference import conv_add, conv_silu, is_plain_inference, modulated
+from pmavae.inference import conv_add, conv_silu, is_plain_inference, modulated, strips_of, with_neighbours
 from pmavae.ss2d import SS2D
 
 
@@ -44,10 +45,14 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(x.mean((2, 3)))[:, :, None, None]
 
+    def gate_of_mean(self, mean: Tensor) -> Tensor:
+        """The gate (C,) of one picture with these means (1, C)."""
+        gate: Tensor = self.gate(mean)[0]
+        return gate
+
     def gate_of(self, x: Tensor) -> Tensor:
         """The gate (C,) of one picture."""
-        gate: Tensor = self.gate(x.mean((2, 3)))[0]
-        return gate
+        return self.gate_of_mean(x.mean((2, 3)))
 
 
 class FiLM(nn.Module):
@@ -94,18 +99,40 @@ class MobileConv(nn.Module):
 
     def _of_one(self, x: Tensor, style: Tensor | None) -> Tensor:
         """The same for one picture, whose modulation and gate are part of the weights."""
-        y = self.before_gate(x, style)
-        return self.after_gate(y, x, self.squeeze_excite.gate_of(y))
+        strips = strips_of(x, self.expand.out_channels)
+        if len(strips) == 1 or not x.is_contiguous(memory_format=torch.channels_last):
+            y = self.before_gate(x, style)
+            return self.after_gate(y, x, self.squeeze_excite.gate_of(y))
+        modulation = self.modulation(style)
+        parts = [self._before_gate_of(x, rows, *modulation) for rows in strips]
+        total = torch.stack([part.sum((2, 3)) for part in parts]).sum(0)
+        gate = self.squeeze_excite.gate_of_mean(total / (x.shape[2] * x.shape[3]))
+        result = torch.empty_like(x)
+        parts.reverse()
+        for rows in strips:  # popped, so that a strip's memory serves the next
+            result[:, :, rows] = self.after_gate(parts.pop(), x[:, :, rows], gate)
+        return result
+
+    def _before_gate_of(self, x: Tensor, rows: slice, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Rows of what `before_gate` gives."""
+        outer, inner = with_neighbours(x, rows)
+        y = conv_silu(outer, self.expand, self.expand.weight, self.expand.bias)
+        top, bottom = int(inner.start == 0), int(inner.stop == outer.shape[2])
+        if top or bottom:
+            y = F.pad(y, (0, 0, top, bottom))
+        return conv_silu(y, self.depthwise, weight, bias, padding=(0, 1))
+
+    def modulation(self, style: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the depthwise convolution with the style's modulation in them."""
+        if self.film is None:
+            return self.depthwise.weight, self.depthwise.bias
+        assert style is not None
+        return modulated(self.depthwise, *self.film.of_one(style))
 
     def before_gate(self, x: Tensor, style: Tensor | None) -> Tensor:
         """What is to be gated; x: one picture, or parts of one, whose style code is (1, style_dim)."""
         y = conv_silu(x, self.expand, self.expand.weight, self.expand.bias)
-        weight: Tensor = self.depthwise.weight
-        bias = self.depthwise.bias
-        if self.film is not None:
-            assert style is not None
-            weight, bias = modulated(self.depthwise, *self.film.of_one(style))
-        return conv_silu(y, self.depthwise, weight, bias)
+        return conv_silu(y, self.depthwise, *self.modulation(style))
 
     def after_gate(self, y: Tensor, x: Tensor, gate: Tensor) -> Tensor:
         """The output, from what `before_gate` made of x and the gate (C,) of the whole picture."""
@@ -150,17 +177,49 @@ class ParallelMambaBlock(nn.Module):
         return x + self.mlp(y)
 
     def _of_one(self, x: Tensor, style: Tensor | None) -> Tensor:
-        """The same for one picture, whose modulation and gate are part of the weights."""
-        y = self.norm1(x)
+        """The same for one picture, whose modulation and gate are part of the weights.
+
+        Large ones in strips of rows, but for the scan: of whole maps there are then x, two of the scan and no
+        more, and what is local is computed twice rather than kept.
+        """
         layers: list[Any] = [*self.local, *self.mlp]
         depthwise, _, squeeze_excite, project, expand, _, narrow = layers
-        z = conv_silu(y, depthwise, depthwise.weight, depthwise.bias)
-        x = conv_add(z, x, project.weight * squeeze_excite.gate_of(z)[:, None, None], project.bias)
-        x = conv_add(self.ss2d.before_projection(y), x, self.ss2d.out_proj.weight, None)
         weight, bias = expand.weight, expand.bias
         if self.film is not None:
             assert style is not None
             scale, shift = self.film.of_one(style)
             weight, bias = weight * (1 + scale)[None, :, None, None], bias + weight[..., 0, 0] @ shift
-        z = conv_silu(self.norm2(x), expand, weight, bias)
-        return conv_add(z, x, narrow.weight, narrow.bias)
+
+        def local(y: Tensor) -> Tensor:
+            return conv_silu(y, depthwise, depthwise.weight, depthwise.bias)
+
+        def finished(z: Tensor, x: Tensor, scanned: Tensor, gated: Tensor) -> Tensor:
+            x = conv_add(z, x, gated, project.bias)
+            x = conv_add(scanned, x, self.ss2d.out_proj.weight, None)
+            z = conv_silu(self.norm2(x), expand, weight, bias)
+            return conv_add(z, x, narrow.weight, narrow.bias)
+
+        strips = strips_of(x, expand.out_channels)
+        if len(strips) == 1:
+            y = self.norm1(x)
+            z = local(y)
+            gated = project.weight * squeeze_excite.gate_of(z)[:, None, None]
+            return finished(z, x, self.ss2d.before_projection(y), gated)
+
+        u = torch.empty_like(x, memory_format=torch.channels_last)
+        total = torch.zeros(x.shape[1], dtype=torch.float64)
+        for rows in strips:
+            outer, inner = with_neighbours(x, rows)
+            y = self.norm1(outer)
+            u[:, :, rows] = self.ss2d.scanned_in(y)[:, :, inner]
+            total += local(y)[0, :, inner].sum((1, 2)).double()
+        mean = (total / (x.shape[2] * x.shape[3])).to(x.dtype)
+        gated = project.weight * squeeze_excite.gate(mean[None])[0][:, None, None]
+        scanned = self.ss2d.selective_scan(u.permute(0, 2, 3, 1))
+        result = u  # what was scanned is not needed again
+        for rows in strips:
+            outer, inner = with_neighbours(x, rows)
+            z = local(self.norm1(outer))[:, :, inner]
+            after = self.ss2d.out_norm(scanned[:, rows]).permute(0, 3, 1, 2)
+            result[:, :, rows] = finished(z, x[:, :, rows], after, gated)
+        return result

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
 
 Pixels = NDArray[np.uint8]
 
@@ -40,6 +44,8 @@ def contact_sheet(
     """
     across, down = len(columns) + 1, len(rows) + 1
     side = _fitting_side(across, down)
+    from PIL import ImageDraw, ImageFont  # slow to import, and every task imports this module
+
     font = ImageFont.load_default(_font_size(side))
     label = _label_height(side)
     heads = [_shrunk(head.picture, (side, side)) for head in columns if head.picture is not None]

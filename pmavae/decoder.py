@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from pmavae.blocks import MobileConv, ParallelMambaBlock, zero_init
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
 from pmavae.exchange import exchange
+from pmavae.inference import is_plain_inference
 from pmavae.paint import PaintBlock
 from pmavae.style import restore, split_style
 
@@ -24,12 +26,16 @@ class Stage(nn.Module):
         self.paint = nn.ModuleList(paint)
 
     def forward(self, x: Tensor, style: Tensor, paint: Tensor | None, amount: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x, style)
-        if paint is not None:
-            for block in self.paint:
-                x = block(x, paint, amount)
+        for step in self.steps(style, paint, amount):
+            x = step(x)
         return x
+
+    def steps(self, style: Tensor, paint: Tensor | None, amount: Tensor) -> list[Callable[[Tensor], Tensor]]:
+        """The blocks, one after the other: who calls them need not hold what went into the first."""
+        plain: list[Callable[[Tensor], Tensor]] = [partial(block, style=style) for block in self.blocks]
+        if paint is None:
+            return plain
+        return [*plain, *(partial(block, brush=paint, amount=amount) for block in self.paint)]
 
 
 class Decoder(nn.Module):
@@ -105,7 +111,8 @@ class Decoder(nn.Module):
         x = self.coarse(base, detail, style, brush, amount)
         x = self.stage4(self.up4(x), style, brush, amount)
         x = self.stage2(self.up2(x), style, brush, amount)
-        picture = linear + self.out(x).float() + 0.5
+        picture = linear.add_(0.5) if is_plain_inference(x) else linear + 0.5
+        picture = picture.add_(self.out(x)) if is_plain_inference(x) else picture + self.out(x).float()
         return picture + amount * self.paint_out(x).float() if paint else picture
 
     @property
@@ -136,5 +143,10 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """The features at the stride of z_detail, after its blocks."""
         x = self.stage16(self.base_in(base), style, brush, amount)
-        x = self.stage8(self.up8(x) + self.detail_in(detail), style, brush, amount)
+        x = self.up8(x)
+        beside = self.detail_in(detail)
+        x = x.add_(beside) if is_plain_inference(x) else x + beside
+        del beside
+        for step in self.stage8.steps(style, brush, amount):
+            x = step(x)
         return x

@@ -15,6 +15,7 @@ from pmavae.bands import WORKING_BYTES, Band, Gates, band_height, inner_of, plan
 from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.decoder import Decoder, Stage
+from pmavae.heap import trim
 from pmavae.latents import Latents
 from pmavae.paint import PaintBlock, grain
 from pmavae.pixels import Pixels, to_pixels
@@ -29,7 +30,9 @@ def decode_in_bands(
     height, width = latents.height, latents.width
     base, detail = decoder.restored(z_base, z_detail, z_style)
     codes = Codes(*decoder.codes(z_style, paint=bool(z_style[:, -1].any())))
+    trim()
     x = decoder.coarse(base, detail, codes.style, codes.brush, codes.amount)
+    trim()
     rows = base.shape[2]
     size = band_height(base.shape[3] * BASE_STRIDE, decoder.widest, working_bytes)
     sample, gates = sample_bands(rows, size), Gates()
@@ -41,6 +44,7 @@ def decode_in_bands(
         inner = inner_of(part, band, 1)[0, :, : height - band.first * BASE_STRIDE, :width]
         top = band.first * BASE_STRIDE
         pixels[top : top + inner.shape[1]] = to_pixels(inner.clamp_(0, 1), dtype)
+    trim()
     return pixels
 
 

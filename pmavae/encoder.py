@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pmavae.blocks import MobileConv, ParallelMambaBlock, zero_init
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
 from pmavae.exchange import exchange, exchange_variances
+from pmavae.inference import in_channels_last
 from pmavae.style import join_style, normalise, statistics
 
 INITIAL_LOGVAR = -6.0  # posterior noise of 5 % of a latent's deviation: too little to blur the start
@@ -97,7 +98,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, picture: Tensor) -> Posterior:
-        x = picture - 0.5
+        x = in_channels_last(picture - 0.5)
         fine = []
         for stage in self.fine_stages:
             x = stage(x)
@@ -122,9 +123,10 @@ class Encoder(nn.Module):
     def linear(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """The linear shortcuts to z_detail and z_base."""
         with torch.autocast(picture.device.type, enabled=False):  # bf16 would band smooth skies
+            centred = picture - 0.5
             return (
-                _block_maps(picture - 0.5, self.linear_detail, DETAIL_STRIDE),
-                _block_maps(picture - 0.5, self.linear_base, BASE_STRIDE),
+                _block_maps(centred, self.linear_detail, DETAIL_STRIDE),
+                _block_maps(centred, self.linear_base, BASE_STRIDE),
             )
 
     def finish(self, x: Tensor, fine: list[Tensor], linear_detail: Tensor, linear_base: Tensor) -> Posterior:

@@ -11,6 +11,7 @@ from pmavae.bands import WORKING_BYTES, Band, Gates, band_height, inner_of, plan
 from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.encoder import Encoder, Posterior
+from pmavae.heap import trim
 from pmavae.latents import padded
 from pmavae.pixels import Pixels
 from pmavae.style import log_statistics
@@ -21,6 +22,7 @@ def encode_in_bands(
     encoder: Encoder, pixels: Pixels, device: torch.device, working_bytes: int = WORKING_BYTES
 ) -> Posterior:
     """(H, W, 3), uint8 or uint16, as the encoder gives it for the padded picture."""
+    trim()
     height, width = pixels.shape[:2]
     rows, columns = padded(height) // BASE_STRIDE, padded(width) // BASE_STRIDE
     size = band_height(columns * BASE_STRIDE, encoder.widest, working_bytes)
@@ -28,15 +30,22 @@ def encode_in_bands(
     parts = [_padded_rows(pixels, band, device) for band in sample]
     _fine(encoder, torch.cat(parts), sample[0], gates, None)
     sums = [Sums() for _ in range(2)]
-    at8: list[Tensor] = []
+    at8: Tensor | None = None  # (1, C, H/8, W/8), filled in place: parts to be joined would be there twice
     linear: list[tuple[Tensor, Tensor]] = []
     for band in plan_bands(rows, size):
         part = _padded_rows(pixels, band, device)
-        at8.append(inner_of(_fine(encoder, part, band, gates.again(), sums), band, DETAIL_STRIDE))
+        own = inner_of(_fine(encoder, part, band, gates.again(), sums), band, DETAIL_STRIDE)
+        if at8 is None:
+            shape = (1, own.shape[1], rows * BASE_STRIDE // DETAIL_STRIDE, own.shape[3])
+            at8 = torch.empty(shape, device=device).contiguous(memory_format=torch.channels_last)
+        top = band.first * BASE_STRIDE // DETAIL_STRIDE
+        at8[:, :, top : top + own.shape[2]] = own
         linear.append(encoder.linear(inner_of(part, band, 1)))
     details, bases = zip(*linear, strict=True)
     fine = [one.statistics() for one in sums]
-    return encoder.finish(torch.cat(at8, 2), fine, torch.cat(details, 2), torch.cat(bases, 2))
+    assert at8 is not None
+    trim()
+    return encoder.finish(at8, fine, torch.cat(details, 2), torch.cat(bases, 2))
 
 
 class Sums:

@@ -23,3 +23,7 @@ class WeightsError(PMAVAEError):
 
 class WeightsMismatchError(LatentFileError):
     """A latent file that was made with other weights than the ones loaded."""
+
+
+class ExportError(PMAVAEError):
+    """A model that cannot be exported, or whose export does not compute what it computes."""

@@ -14,6 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# That a map takes of the rows that are computed at a time, where a pass is local: they stay in the cache, and
+# malloc has the memory for the next rows at hand, where that of a large map is fetched page by page.
+STRIP_BYTES = 8 << 20
+
 _ONES = [1, 1]
 
 
@@ -43,10 +47,16 @@ def _fused() -> Any:
 
 
 def conv_silu(
-    x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, padding: int | None = None
+    x: Tensor,
+    conv: nn.Conv2d,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: int | tuple[int, int] | None = None,
 ) -> Tensor:
     """SiLU of a convolution of stride 1; weight, bias and what zeros are put around, instead of its own."""
-    sides = [int(side) for side in conv.padding] if padding is None else [padding, padding]
+    if isinstance(padding, int):
+        padding = (padding, padding)
+    sides = [int(side) for side in conv.padding] if padding is None else list(padding)
     if x.device.type == "cpu" and (operator := _fused()):
         result: Tensor = operator(x, weight, bias, sides, _ONES, _ONES, conv.groups, "swish", [], "")
         return result
@@ -67,3 +77,24 @@ def modulated(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> tuple[Tensor, Te
     """Weight and bias for an output that is multiplied by 1 + scale and moved by shift, each (C,)."""
     moved = shift if conv.bias is None else conv.bias * (1 + scale) + shift
     return conv.weight * (1 + scale)[:, None, None, None], moved
+
+
+def strips_of(x: Tensor, widest: int) -> list[slice]:
+    """Rows of x (B, C, H, W) that can be computed one after the other, with `widest` channels at most."""
+    row_bytes = x.shape[0] * widest * x.shape[3] * 4
+    rows = max(1, STRIP_BYTES // row_bytes)
+    return [slice(start, min(start + rows, x.shape[2])) for start in range(0, x.shape[2], rows)]
+
+
+def with_neighbours(x: Tensor, rows: slice, reach: int = 1) -> tuple[Tensor, slice]:
+    """The rows of x with `reach` more above and below, where there are any, and where they lie in these."""
+    top, bottom = max(0, rows.start - reach), min(x.shape[2], rows.stop + reach)
+    return x[:, :, top:bottom], slice(rows.start - top, rows.stop - top)
+
+
+def in_channels_last(x: Tensor) -> Tensor:
+    """Features in the layout in which oneDNN is fastest, if they are computed for their value alone.
+
+    In the other one it copies them into a layout of its own before most convolutions, and back after them.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if is_plain_inference(x) else x

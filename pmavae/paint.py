@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.blocks import FiLM, zero_init
-from pmavae.inference import conv_add, conv_silu, is_plain_inference, modulated
+from pmavae.inference import conv_add, conv_silu, is_plain_inference, modulated, strips_of, with_neighbours
 
 NOISE_CHANNELS = 4
 
@@ -50,14 +50,27 @@ class PaintBlock(nn.Module):
 
     def forward(self, x: Tensor, brush: Tensor, amount: Tensor) -> Tensor:
         """brush: the paint code (B, style_dim); amount: (B, 1, 1, 1), 0 leaves x as it is."""
+        if x.shape[0] == 1 and not self.training and is_plain_inference(x):
+            return self._of_one(x, brush, amount)
         height, width = x.shape[-2:]
         noise = grain(height, width, x.device).to(x.dtype).expand(x.shape[0], -1, -1, -1)
         if self.training:  # the crops of a batch must not all learn one piece of the grain
             noise = (torch.rand_like(noise) - 0.5) * 12**0.5
-        if x.shape[0] == 1 and is_plain_inference(x):
-            return self.with_noise(x, noise, brush, amount)
         y = F.silu(self.film(self.mix(torch.cat((x, noise), dim=1)), brush))
         return x + amount * self.project(F.silu(self.stroke(y)))
+
+    def _of_one(self, x: Tensor, brush: Tensor, amount: Tensor) -> Tensor:
+        """The same for one picture; a large one in strips of rows."""
+        height, width = x.shape[-2:]
+        strips = strips_of(x, 2 * x.shape[1])
+        if len(strips) == 1:
+            return self.with_noise(x, grain(height, width, x.device), brush, amount)
+        result = torch.empty_like(x, memory_format=torch.channels_last)
+        for rows in strips:
+            outer, inner = with_neighbours(x, rows, self.stroke.kernel_size[0] // 2)
+            noise = grain(outer.shape[2], width, x.device, rows.start - inner.start)
+            result[:, :, rows] = self.with_noise(outer, noise, brush, amount)[:, :, inner]
+        return result
 
     def with_noise(self, x: Tensor, noise: Tensor, brush: Tensor, amount: Tensor) -> Tensor:
         """The same for one picture, or parts of one, whose modulation and amount are part of the weights."""

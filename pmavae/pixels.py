@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 Pixels = NDArray[np.unsignedinteger[Any]]  # (H, W, 3) uint8, or uint16 from 0 to 65535
 
+STRIP = 128  # rows
 STEP = 257  # of 65535 that one of 255 is
 _LUMA = (19_595, 38_470, 7_471)  # BT.601 in parts of 65536
 _Kind = TypeVar("_Kind", bound=np.unsignedinteger[Any])
@@ -28,7 +30,10 @@ def eight_bits(pixels: Pixels) -> NDArray[np.uint8]:
     """uint8 or uint16 of any shape as uint8, rounded."""
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
-    return ((pixels.astype(np.uint32) + STEP // 2) // STEP).astype(np.uint8)
+    result = np.empty(pixels.shape, np.uint8)
+    for rows in strips(len(pixels)):
+        result[rows] = (pixels[rows].astype(np.uint32) + STEP // 2) // STEP
+    return result
 
 
 def sixteen_bits(pixels: Pixels) -> NDArray[np.uint16]:
@@ -40,6 +45,14 @@ def sixteen_bits(pixels: Pixels) -> NDArray[np.uint16]:
 
 def luma(pixels: NDArray[_Kind]) -> NDArray[_Kind]:
     """(H, W, 3), uint8 or uint16, as the greys (H, W) of JPEG, rounded; the sum fits 32 bits in both."""
-    red, green, blue = (pixels[..., channel].astype(np.uint32) for channel in range(3))
-    total = red * np.uint32(_LUMA[0]) + green * np.uint32(_LUMA[1]) + blue * np.uint32(_LUMA[2])
-    return ((total + np.uint32(1 << 15)) >> np.uint32(16)).astype(pixels.dtype)
+    result = np.empty(pixels.shape[:-1], pixels.dtype)
+    for rows in strips(len(pixels)):
+        red, green, blue = (pixels[rows, ..., channel].astype(np.uint32) for channel in range(3))
+        total = red * np.uint32(_LUMA[0]) + green * np.uint32(_LUMA[1]) + blue * np.uint32(_LUMA[2])
+        result[rows] = (total + np.uint32(1 << 15)) >> np.uint32(16)
+    return result
+
+
+def strips(height: int) -> Iterator[slice]:
+    """The rows of a picture in parts, so that numbers larger than its own are there of a part at a time."""
+    return (slice(top, min(top + STRIP, height)) for top in range(0, height, STRIP))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pmavae.pixels import Pixels, luma
 
 DETAIL_SIGMA = 2.0  # px: what a Gaussian blur of this width takes away is detail
-STRIP = 256  # rows
+STRIP = 128  # rows
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 

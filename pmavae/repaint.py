@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,8 @@ from pmavae.pixels import Pixels, to_pixels
 from pmavae.recolour import with_chroma_of, with_detail_of, without_chroma
 from pmavae.refinement.features import FeatureNetwork
 from pmavae.refinement.painting import mixture, paint
-from pmavae.refinement.palette import recolour
+from pmavae.refinement.palette import Colours, recolouring
+from pmavae.refinement.strips import Strips
 from pmavae.style import mix_style
 
 
@@ -61,16 +62,19 @@ def repaint(
     `mix_style` does.
     """
     z_style = mix_style(latents.z_style, styles, strength)
-    plain = decoded(model, latents, dtype) if plain is None else plain
+
+    def as_it_is() -> Pixels:
+        return decoded(model, latents, dtype) if plain is None else plain
+
     if strength == 0:
-        return plain
+        return as_it_is()
     painted = decoded(model, latents.replace(z_style=z_style), dtype)
 
     def palette() -> Pixels:
         unpainted = torch.cat((z_style[:, :-1], torch.zeros_like(z_style[:, -1:])), dim=1)
         return decoded(model, latents.replace(z_style=unpainted), dtype)
 
-    return _kept(painted, keep or Keep(), plain, palette)
+    return _kept(painted, keep or Keep(), as_it_is, palette)
 
 
 def repaint_by_steps(
@@ -88,7 +92,7 @@ def repaint_by_steps(
     if strength == 0:
         return plain
     device = next(refining.network.parameters()).device
-    content = to_tensor(plain).to(device)
+    content = Strips(plain, device)
     pictures = [(to_tensor(picture).to(device), weight) for picture, weight in styles]
     painted = paint(
         content,
@@ -102,9 +106,21 @@ def repaint_by_steps(
     )
 
     def palette() -> Pixels:
-        return to_pixels(recolour(content, mixture(content, pictures, strength))[0], plain.dtype)
+        own = Colours.of(content)
+        parts = [(Colours.of([picture]), weight) for picture, weight in pictures]
+        moved = recolouring(own, Colours.mixed(mixture(own, parts, strength)))
+        return _joined(map(moved, content), plain)
 
-    return _kept(to_pixels(painted[0], plain.dtype), keep or Keep(), plain, palette)
+    return _kept(_joined(painted, plain), keep or Keep(), lambda: plain, palette)
+
+
+def _joined(strips: Iterable[Tensor], like: Pixels) -> Pixels:
+    """Strips (1, 3, h, W) in [0, 1] as pixels of the size and the type of another picture."""
+    result, top = np.empty_like(like), 0
+    for strip in strips:
+        result[top : top + strip.shape[2]] = to_pixels(strip[0], like.dtype)
+        top += strip.shape[2]
+    return result
 
 
 def decoded(model: PMAVAE, latents: Latents, dtype: DTypeLike = np.uint8) -> Pixels:
@@ -112,9 +128,9 @@ def decoded(model: PMAVAE, latents: Latents, dtype: DTypeLike = np.uint8) -> Pix
     return model.decode_pixels(latents, dtype)
 
 
-def _kept(painted: Pixels, keep: Keep, plain: Pixels, palette: Callable[[], Pixels]) -> Pixels:
+def _kept(painted: Pixels, keep: Keep, plain: Callable[[], Pixels], palette: Callable[[], Pixels]) -> Pixels:
     if keep.detail:
         painted = with_detail_of(painted, palette(), keep.detail)
     if not keep.color:
         return painted
-    return without_chroma(painted) if keep.grey else with_chroma_of(painted, plain)
+    return without_chroma(painted) if keep.grey else with_chroma_of(painted, plain())

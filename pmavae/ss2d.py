@@ -75,13 +75,13 @@ class SS2D(nn.Module):
 
     def before_projection(self, x: Tensor) -> Tensor:
         """All but the last projection."""
-        projected = self.in_proj(x)
-        if is_plain_inference(x):
-            u = conv_silu(projected, self.conv, self.conv.weight, self.conv.bias)
-        else:
-            u = F.silu(self.conv(projected))
+        u = self.scanned_in(x) if is_plain_inference(x) else F.silu(self.conv(self.in_proj(x)))
         y = self.selective_scan(u.permute(0, 2, 3, 1))  # (B, H, W, C)
         return self.out_norm(y).to(x.dtype).permute(0, 3, 1, 2)
+
+    def scanned_in(self, x: Tensor) -> Tensor:
+        """What is scanned, for inference: x (B, C, H, W), projected and convolved."""
+        return conv_silu(self.in_proj(x), self.conv, self.conv.weight, self.conv.bias)
 
     def selective_scan(self, u: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H, W, C): the sum over directions, in float32 at least.

@@ -18,16 +18,40 @@ import torch
 from torch import Tensor
 
 from pmavae.config import ModelConfig
+from pmavae.inference import is_plain_inference
 
 # Deviation of a channel that does not vary: keeps flat pictures finite. Latents have about unit
 # variance over photographs, so this is one part in a hundred of what is usual.
 MIN_DEVIATION = 0.01
+PART = 1 << 18  # numbers whose statistics are taken at a time
 
 
 def statistics(z: Tensor) -> Tensor:
     """(B, C, H, W) to (B, 2C): the channel means, then the logs of the standard deviations."""
+    if z.shape[0] == 1 and is_plain_inference(z):
+        return log_statistics(*means_and_variances(z))
     variance, mean = torch.var_mean(z.float(), dim=(2, 3), correction=0)
     return log_statistics(mean, variance)
+
+
+def means_and_variances(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the channels of one picture, (1, C) each.
+
+    torch's var_mean is not vectorised; this is, in parts that stay in the cache, joined in double precision.
+    """
+    pixels = z[0].permute(1, 2, 0).flatten(0, 1).float()  # (H·W, C)
+    counts, means, squares = [], [], []
+    for part in pixels.split(max(1, PART // pixels.shape[1])):
+        mean = part.mean(0)
+        counts.append(part.shape[0])
+        means.append(mean)
+        squares.append((part - mean).square_().sum(0))
+    share = torch.tensor(counts, dtype=torch.float64, device=z.device)[:, None] / pixels.shape[0]
+    each = torch.stack(means).double()
+    whole = (share * each).sum(0, keepdim=True)
+    within = torch.stack(squares).double().sum(0, keepdim=True) / pixels.shape[0]
+    variance = within + (share * (each - whole) ** 2).sum(0, keepdim=True)
+    return whole.float(), variance.float()
 
 
 def log_statistics(mean: Tensor, variance: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": "Compare two pictures or latent files: PSNR, SSIM and differences.",
     "info": "Describe files, or the model of a preset.",
     "weights": "List, fetch, verify, import and push weights.",
+    "export": "Write a model as ONNX files, for other runtimes.",
     "plugins": "List the plugins, what they bring, and what is wrong with a broken one.",
     "completion": "Print the completion script of bash (4.4 or newer), zsh or fish.",
 }

@@ -13,6 +13,7 @@ import click
 
 from pmavae.presets import PRESETS
 from pmavae_cli.formats import FORMAT_NAMES
+from pmavae_cli.memory_budget import SizeType
 from pmavae_cli.offline import offline_option
 
 # Completed by a shell, and not checked: what a path stands for is found out when all are known.
@@ -152,6 +153,13 @@ COMMON_OPTIONS = (
         ["--threads"], type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: all cores."
     ),
     click.Option(
+        ["--max-memory"],
+        type=SizeType(),
+        metavar="SIZE",
+        help="Of what is computed at a time, beside the program and the pixels: 2G, 800M. Default: what is "
+        "quick, or 0.8 of the free memory where that is less.",
+    ),
+    click.Option(
         ["--ray"],
         type=RayType(),
         help="Share the inputs among the workers of the Ray cluster at auto, host:port or ray://host:port. "
@@ -205,6 +213,7 @@ class RunOptions:
     offline: bool = False
     device: str = "auto"
     threads: int | None = None
+    max_memory: int | None = None  # bytes
     ray: str | None = None  # address of a cluster; "local" for one of this machine
     seed: int = 0
     json: bool = False

@@ -18,7 +18,7 @@ from PIL.ExifTags import Base
 from pmavae.config import MIN_SIZE
 from pmavae.errors import ImageError
 from pmavae.picture_files import UNREADABLE, upright
-from pmavae.pixels import STEP, Pixels, eight_bits, luma
+from pmavae.pixels import STEP, Pixels, eight_bits, luma, strips
 from pmavae_cli.carried import pack, pack_alpha, unpack_alpha
 from pmavae_cli.colour import is_sound, to_srgb
 from pmavae_cli.formats import READABLE, READABLE_NAMES, starts_like_a_picture
@@ -161,13 +161,18 @@ def _eight(image: Image.Image) -> tuple[Pixels, Pixels | None]:
     """The channels of a loaded picture, (H, W, 3) or (H, W, 1), and its transparency."""
     if image.mode.startswith("I"):
         image = _eight_bits(image)
-    grey = image.mode in _GREY
-    alpha = None
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = np.asarray(image.getchannel("A"))
-    colours = np.asarray(image.convert("L" if grey else "RGB"))
-    return colours[..., None] if grey else colours, alpha
+    grey, transparent = image.mode in _GREY, image.has_transparency_data
+    colours = np.empty((image.height, image.width, 1 if grey else 3), np.uint8)
+    alpha = np.empty((image.height, image.width), np.uint8) if transparent else None
+    # Pillow would make several copies of the whole.
+    for rows in strips(image.height):
+        part = image.crop((0, rows.start, image.width, rows.stop))
+        if alpha is not None:
+            part = part.convert("RGBA")
+            alpha[rows] = np.asarray(part.getchannel("A"))
+        plain = np.asarray(part.convert("L" if grey else "RGB"))
+        colours[rows] = plain[..., None] if grey else plain
+    return colours, alpha
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

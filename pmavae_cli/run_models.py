@@ -15,11 +15,13 @@ from pmavae import PMAVAE, PRESETS
 from pmavae.errors import WeightsError
 from pmavae.manifest import WeightsIndex
 from pmavae.refinement.features import FeatureNetwork
+from pmavae.restoration.network import Restorer
 from pmavae.task_models import CODEC_BOUND, load_task_model
 from pmavae.task_network import Builder, TaskNetwork
 from pmavae.texture.network import TexturePrior
 from pmavae_cli.console import Console
 from pmavae_cli.hub_weights import usable
+from pmavae_cli.memory_budget import budget
 from pmavae_cli.options import RunOptions
 
 
@@ -42,6 +44,7 @@ class RunModels:
         model = PMAVAE.from_pretrained(self._here(name, "base"), self.index)
         self._check_preset(name, model.config.preset)
         self._tell(model.weights_id)
+        model.working_bytes = budget(self.options.max_memory, model.working_bytes)
         return model.to(self.device)
 
     @cached_property
@@ -64,6 +67,8 @@ class RunModels:
         if isinstance(model, TexturePrior):
             model.check_codec(self.model)
         self._tell(model.weights_id)
+        if isinstance(model, Restorer):
+            model.working_bytes = budget(self.options.max_memory, model.working_bytes)
         network: nn.Module = model.network if isinstance(model, TaskNetwork) else model
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

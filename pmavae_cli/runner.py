@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pmavae import Latents
-from pmavae.pixels import Pixels, eight_bits
+from pmavae.pixels import Pixels, eight_bits, strips
 from pmavae_cli.api import Context, Named, Task
 from pmavae_cli.cache_folder import cache_folder
 from pmavae_cli.console import Console
@@ -240,6 +240,8 @@ def _carried(source: Loaded, result: Any) -> dict[str, str]:
     # z_style holds the colours: a grey picture in another style is no longer meant to be grey.
     if isinstance(result, Latents) and not torch.equal(source.latents.z_style, result.z_style):
         carried.pop("mode", None)
-    if isinstance(result, np.ndarray) and (result[..., :1] != result).any():
+    if isinstance(result, np.ndarray) and any(
+        (result[rows, :, :1] != result[rows]).any() for rows in strips(len(result))
+    ):
         carried.pop("mode", None)
     return carried

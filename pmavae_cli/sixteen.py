@@ -1,7 +1,8 @@
 """PNG and TIFF files with 16 bits a channel, which Pillow reads and writes with 8.
 
-TIFF files with 8 bits are read and written here too: of a damaged one Pillow's library writes to stderr by
-itself, and Pillow's writer fails where EXIF has directories in it, as that of every camera has.
+PNG files with 8 bits are written here too, in less memory. TIFF files with 8 bits are read and written here:
+of a damaged one Pillow's library writes to stderr by itself, and Pillow's writer fails where EXIF has
+directories in it, as that of every camera has.
 """
 
 from __future__ import annotations
@@ -91,8 +92,13 @@ def _parted(found: Pixels, fourth: int) -> tuple[Pixels, Pixels | None]:
     return colours, alpha
 
 
-def png_bytes(pixels: NDArray[np.uint16], profile: bytes, exif: bytes, xmp: bytes) -> bytes:
-    """A PNG file: (H, W, C) with 1 to 4 channels; profile, EXIF and XMP where they are not empty."""
+def png_bytes(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16], profile: bytes, exif: bytes, xmp: bytes
+) -> bytes:
+    """A PNG file: (H, W, C) with 1 to 4 channels; profile, EXIF and XMP where they are not empty.
+
+    Of a picture with 8 bits too, without the copies of the whole that Pillow makes.
+    """
     squeezed = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     data = bytes(imagecodecs.png_encode(squeezed, level=6))
     chunks = b""
@@ -102,6 +108,8 @@ def png_bytes(pixels: NDArray[np.uint16], profile: bytes, exif: bytes, xmp: byte
         chunks += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
     if xmp:
         chunks += _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+    if not chunks:
+        return data
     return data[:_PNG_HEADER_END] + chunks + data[_PNG_HEADER_END:]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from pmavae import Latents, Style
 from pmavae.errors import ImageError
@@ -114,6 +113,8 @@ def _render_deep(channels: Pixels, form: Format, profile: bytes, exif: bytes, xm
 def _render(channels: Pixels, form: Format, quality: int, profile: bytes, exif: bytes, xmp: bytes) -> bytes:
     if form.pillow == "TIFF":
         return tiff_bytes(channels, profile, exif, xmp)
+    if form.pillow == "PNG":
+        return png_bytes(channels, profile, exif, xmp)
     image = Image.fromarray(channels[..., 0] if channels.shape[2] == 1 else channels)
     settings: dict[str, Any] = {}
     if profile:
@@ -121,7 +122,7 @@ def _render(channels: Pixels, form: Format, quality: int, profile: bytes, exif: 
     if exif:
         settings["exif"] = exif
     if xmp:
-        settings |= _xmp_settings(form, xmp)
+        settings["xmp"] = xmp
     if form.pillow in ("JPEG", "WEBP", "AVIF"):
         settings["quality"] = quality
     if form.pillow == "JPEG":
@@ -131,15 +132,6 @@ def _render(channels: Pixels, form: Format, quality: int, profile: bytes, exif: 
     stream = io.BytesIO()
     image.save(stream, form.pillow, **settings)
     return stream.getvalue()
-
-
-def _xmp_settings(form: Format, xmp: bytes) -> dict[str, Any]:
-    """How Pillow is told, by format."""
-    if form.pillow == "PNG":
-        info = PngInfo()
-        info.add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
-        return {"pnginfo": info}
-    return {"xmp": xmp}
 
 
 def write(output: Output, data: bytes, overwrite: bool) -> None:

@@ -88,3 +88,23 @@ def test_pixels_of_several_pictures_are_refused(tiny: PMAVAE) -> None:
     latents = tiny.encode(np.stack([np.asarray(picture())] * 2))
     with pytest.raises(ValueError, match="latents of one picture, got 2"):
         tiny.decode_pixels(latents)
+
+
+@torch.no_grad()
+def test_the_rows_around_a_band_are_all_that_its_pixels_depend_on(tiny: PMAVAE) -> None:
+    """The receptive field of the fine stages, measured."""
+    from pmavae.bands import Band, Gates
+    from pmavae.decoding_bands import Codes, _fine
+
+    decoder = tiny.decoder
+    z_style = torch.randn(1, tiny.config.style_channels, 1, 1) * 0.1
+    z_style[:, -1] = 1.0  # with paint, which reaches farthest
+    codes = Codes(*decoder.codes(z_style, paint=True))
+    rows = 12
+    x = torch.randn(1, tiny.config.decoder_channels[1], 2 * rows, 6)
+    gates = Gates()
+    before = _fine(decoder, codes, x, [Band(0, rows, 0, rows)], gates)
+    x[:, :, 0] += 1.0
+    after = _fine(decoder, codes, x, [Band(0, rows, 0, rows)], gates.again())
+    changed = torch.nonzero((before != after).flatten(0, 1).any(0).any(1)).max().item()
+    assert 16 * (HALO - 1) < changed - 7 < 16 * HALO  # the row that was changed is of 8 px

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pmavae import PMAVAE, PRESETS, inference
+from pmavae import style as style_statistics
 from pmavae.blocks import MobileConv, ParallelMambaBlock
 from pmavae.paint import PaintBlock, grain
 from pmavae.scan import fused
@@ -80,6 +81,25 @@ def test_the_fused_scan_takes_extreme_steps() -> None:
     found = module.float().selective_scan(u)
     assert found.isfinite().all()
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 3, 8])
+def test_a_block_in_strips_of_rows_is_the_block(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = shaken(MobileConv(8, expansion=2, se_reduction=4, style_dim=8))
+    x = torch.randn(1, 8, 17, 6).contiguous(memory_format=torch.channels_last)
+    style = torch.randn(1, 8)
+    monkeypatch.setattr(inference, "STRIP_BYTES", rows * 16 * 6 * 4)
+    assert (block(x, style) - plain(block, x, style)).abs().max() < 1e-4
+
+
+@torch.no_grad()
+def test_statistics_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style_statistics, "PART", 16 * 7)
+    x = torch.randn(1, 16, 9, 5) * torch.linspace(0, 3, 16)[:, None, None] + torch.randn(16, 1, 1) * 20
+    with torch.enable_grad():
+        expected = style_statistics.statistics(x.double())
+    assert (style_statistics.statistics(x) - expected).abs().max() < 1e-4
 
 
 @torch.no_grad()

@@ -23,8 +23,9 @@ from pmavae.refinement.distances import (
     sliced_wasserstein,
 )
 from pmavae.refinement.features import FeatureNetwork
-from pmavae.refinement.painting import LONGEST, SIDES, paint, resized, steps_of
+from pmavae.refinement.painting import LONGEST, SIDES, paint, steps_of
 from pmavae.refinement.palette import recolour
+from pmavae.refinement.strips import Strips, resized
 from pmavae.repaint import Keep, Refining, repaint_by_steps
 from pmavae.training.grid import grid_share
 from pmavae.weights import save_weights
@@ -56,7 +57,9 @@ def seeded(seed=0):
 
 
 def painted(network, content, styles, steps=12, **options):
-    return paint(content, styles, network, steps=steps, generator=seeded(), **options)
+    generator = options.pop("generator", None) or seeded()
+    strips = Strips(to_pixels(content[0], np.uint16), content.device)
+    return torch.cat(list(paint(strips, styles, network, steps=steps, generator=generator, **options)), 2)
 
 
 def style_distance(network, picture, style):
@@ -118,7 +121,7 @@ def test_the_loss_falls_and_every_step_is_told(network, ridge, night):
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(network, ridge, night):
     first, again = (to_pixels(painted(network, ridge, [(night, 1.0)], steps=3)[0]) for _ in range(2))
     assert np.array_equal(first, again)
-    other = paint(ridge, [(night, 1.0)], network, steps=3, generator=seeded(1))
+    other = painted(network, ridge, [(night, 1.0)], steps=3, generator=seeded(1))
     assert not np.array_equal(first, to_pixels(other[0]))
 
 
@@ -183,7 +186,7 @@ def test_the_plan_of_a_picture_is_bounded(side, steps):
 @pytest.mark.parametrize("sizes", [((16, 900), (700, 16)), ((900, 17), (16, 16))])
 def test_ribbons_can_be_painted(network, sizes):
     content, style = (torch.rand(1, 3, *size) for size in sizes)
-    result = paint(content, [(style, 1.0)], network, steps=1, generator=seeded())
+    result = painted(network, content, [(style, 1.0)], steps=1)
     assert result.shape == content.shape and result.isfinite().all()
 
 
@@ -192,7 +195,7 @@ def test_ribbons_can_be_painted(network, sizes):
 def test_any_sizes_can_be_painted(height, width, style_height, style_width):
     network = FeatureNetwork(LITE0).eval().requires_grad_(False)
     content, style = torch.rand(1, 3, height, width), torch.rand(1, 3, style_height, style_width)
-    result = paint(content, [(style, 2.0)], network, steps=1, generator=seeded())
+    result = painted(network, content, [(style, 2.0)], steps=1)
     assert result.shape == content.shape and result.isfinite().all()
     assert result.min() >= 0 and result.max() <= 1
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pmavae.config import PlainConfig
 
+WORKING_BYTES = 448 << 20  # what the features of one tile may take, where nobody says otherwise
 NOISE_UNIT = 50.0  # standard deviation in 8-bit units that the condition calls 1
 
 

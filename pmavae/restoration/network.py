@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pmavae.blocks import zero_init
 from pmavae.manifest import WeightsIndex
-from pmavae.restoration.config import NOISE_UNIT, RestorationConfig
+from pmavae.restoration.config import NOISE_UNIT, WORKING_BYTES, RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
 
@@ -70,6 +70,7 @@ class Restorer(nn.Module):
         self.bottom = _stage(c4, n4)
         self.up2, self.up1 = _up(c4, c2), _up(c2, c1)
         self.heads = nn.ModuleDict({str(scale): self._head(scale) for scale in config.scales})
+        self.working_bytes = WORKING_BYTES  # of the features of a tile, where nobody says how large it is
         self.weights_id = "untrained"
         self.weights_sha256 = ""
 

@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmavae.pixels import Pixels, to_pixels
-from pmavae.restoration.config import RestorationConfig
+from pmavae.restoration.config import WORKING_BYTES, RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer, level_numbers
 
-WORKING_BYTES = 560 << 20  # what the features of one tile may take: full HD is then two of them
 LIVE_FEATURES = 7  # maps of the finest stride that live at the same time, measured in float32
 
 
@@ -34,10 +33,10 @@ class Tile:
     outer_columns: slice
 
 
-def default_tile(config: RestorationConfig) -> int:
-    """The side in px of tiles whose features take WORKING_BYTES with their margin."""
+def default_tile(config: RestorationConfig, working_bytes: int = WORKING_BYTES) -> int:
+    """The side in px of tiles whose features take so many bytes with their margin."""
     per_pixel = LIVE_FEATURES * 4 * config.channels[0] / config.stem_stride**2
-    side = int((WORKING_BYTES / per_pixel) ** 0.5) - 2 * config.margin
+    side = int((working_bytes / per_pixel) ** 0.5) - 2 * config.margin
     return max(config.multiple, side // config.multiple * config.multiple)
 
 
@@ -112,15 +111,40 @@ def restore_pixels(
     fidelity: float = 1.0,
     tile: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Pixels:
     """(H, W, 3), uint8 or uint16, to (scale·H, scale·W, 3) of the same type.
 
-    In tiles of `tile` px, 0 for the whole picture at once. Beyond the two pictures it needs memory for one
-    tile. `progress` is called with the number of tiles done and of all. Raises as `restore` does.
+    In tiles of `tile` px, 0 for the whole picture at once, None for what `model.working_bytes` hold. Beyond
+    the two pictures it needs memory for one tile. Where a GPU has too little for that, it begins anew with
+    tiles of half the side, once, and says so to `tell`. `progress` is called with the number of tiles done
+    and of all. Raises as `restore` does.
     """
     scale = scale or model.config.scales[0]
+    longer_side = max(pixels.shape[:2])
+    side = default_tile(model.config, model.working_bytes) if tile is None else tile or longer_side
+    try:
+        return _in_tiles(model, pixels, levels, scale, fidelity, side, progress)
+    except torch.OutOfMemoryError:
+        side = max(model.config.multiple, min(side, longer_side) // 2)
+    # Only out here is nothing of the first attempt held by the error.
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+    if tell:
+        tell(f"the device has too little memory: begun anew in tiles of {side} px")
+    return _in_tiles(model, pixels, levels, scale, fidelity, side, progress)
+
+
+def _in_tiles(
+    model: Restorer,
+    pixels: Pixels,
+    levels: Levels,
+    scale: int,
+    fidelity: float,
+    side: int,
+    progress: Callable[[int, int], None] | None,
+) -> Pixels:
     height, width = pixels.shape[:2]
-    side = default_tile(model.config) if tile is None else tile or max(height, width)
     tiles = plan_tiles(height, width, side, model.config.margin, model.config.multiple)
     result = np.empty((scale * height, scale * width, 3), pixels.dtype)
     most = np.iinfo(pixels.dtype).max

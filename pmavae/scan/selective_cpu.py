@@ -22,6 +22,7 @@ from pmavae.scan.cpu import compiled, follow_torch_threads
 
 DIRECTIONS = 4
 LANES = 32  # channels of a task; tasks share nothing
+CHUNK_BYTES = 1 << 20  # of the step sizes that are there at a time, of some lines of the picture
 
 # Not "reassoc", which would take the rounding of _exp apart.
 _FAST = {"contract", "nnan", "ninf", "nsz"}
@@ -70,7 +71,7 @@ def _softplus(x):  # type: ignore[no-untyped-def]
 
 
 @compiled(fastmath=_FAST)
-def _add_direction(u, raw, reads, bias, rate, y, shape, direction):  # type: ignore[no-untyped-def]
+def _add_direction(u, raw, reads, bias, rate, y, state, shape, direction, first_step, steps):  # type: ignore[no-untyped-def]
     batch, height, width, channels = shape
     length = height * width
     groups = (channels + LANES - 1) // LANES
@@ -79,18 +80,25 @@ def _add_direction(u, raw, reads, bias, rate, y, shape, direction):  # type: ign
         first = task % groups * LANES
         count = np.uintp(min(LANES, channels - first))
         lane = np.uintp(first)
+        carried = np.uintp(item * channels + first)
         h = np.zeros(LANES, np.float32)
-        for step in range(length):
-            here = length - 1 - step if direction >= 2 else step
+        for m in range(count):
+            h[m] = state[carried + m]
+        for step in range(steps):
+            near = steps - 1 - step if direction >= 2 else step
+            here = first_step + near
             if direction % 2 == 1:
                 here = (here % height) * width + here // height
-            pixel = item * length + here
-            at = np.uintp(pixel * channels + first)
+            at = np.uintp((item * length + here) * channels + first)
+            pixel = item * steps + near
+            raw_at = np.uintp(pixel * channels + first)
             drive, read = reads[2 * pixel], reads[2 * pixel + 1]
             for m in range(count):
-                delta = _softplus(raw[at + m] + bias[lane + m])
+                delta = _softplus(raw[raw_at + m] + bias[lane + m])
                 h[m] = _exp(-(delta * rate[lane + m])) * h[m] + delta * u[at + m] * drive
                 y[at + m] += h[m] * read
+        for m in range(count):
+            state[carried + m] = h[m]
 
 
 def selective_scan(
@@ -102,12 +110,38 @@ def selective_scan(
     C. dt_proj: (4, C, R). dt_bias: (4, C). rate: −A, (4, C), above 0. skip: the sum of D, (C,).
     """
     follow_torch_threads()
-    rank = dt_proj.shape[2]
+    u = u.contiguous()
     y = u * skip
-    raw = torch.empty(u.numel() // u.shape[-1], u.shape[-1])  # (B·H·W, C), for one direction after the other
     for direction in range(DIRECTIONS):
-        own = projected[..., direction, :].flatten(0, 2)  # (B·H·W, R + 2)
-        torch.mm(own[:, :rank], dt_proj[direction].t(), out=raw)
-        arrays = (u, raw, own[:, rank:], dt_bias[direction], rate[direction], y)
-        _add_direction(*(x.contiguous().view(-1).numpy() for x in arrays), tuple(u.shape), direction)
+        own = projected[..., direction, :]  # (B, H, W, R + 2)
+        _add_in_chunks(
+            u,
+            own.transpose(1, 2) if direction % 2 else own,
+            dt_proj[direction],
+            dt_bias[direction],
+            rate[direction],
+            y,
+            direction,
+        )
     return y
+
+
+def _add_in_chunks(
+    u: Tensor, own: Tensor, dt_proj: Tensor, dt_bias: Tensor, rate: Tensor, y: Tensor, direction: int
+) -> None:
+    """Add the scan of one direction to y, with the step sizes of some lines at a time.
+
+    own: (B, lines, steps of a line, R + 2) in the order in which the direction goes, or goes back.
+    """
+    rank = dt_proj.shape[1]
+    (batch, lines, line), channels = own.shape[:3], u.shape[-1]
+    at_once = max(1, CHUNK_BYTES // (batch * line * channels * 4))
+    state = torch.zeros(batch * channels)
+    starts = range(0, lines, at_once)
+    for start in reversed(starts) if direction >= 2 else starts:
+        part = own[:, start : start + at_once].flatten(0, 2)  # (B · steps, R + 2)
+        raw = part[:, :rank] @ dt_proj.t()
+        arrays = (u, raw, part[:, rank:], dt_bias, rate, y, state)
+        flat = (x.contiguous().view(-1).numpy() for x in arrays)
+        steps = part.shape[0] // batch
+        _add_direction(*flat, tuple(u.shape), direction, start * line, steps)

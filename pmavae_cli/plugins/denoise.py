@@ -63,7 +63,13 @@ class Denoise(Task):
         if used.none and fidelity == 1:
             return pixels
         return restore_pixels(
-            context.task_model, pixels, used, fidelity=fidelity, tile=tile, progress=context.progress
+            context.task_model,
+            pixels,
+            used,
+            fidelity=fidelity,
+            tile=tile,
+            progress=context.progress,
+            tell=context.log,
         )
 
     def _levels(

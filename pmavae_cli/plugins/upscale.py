@@ -54,7 +54,13 @@ class Upscale(Task):
         context.detail(f"{levels.told()}; taken out" if clean else "enlarged as it is")
         levels = levels.within(MOST_NOISE, WORST_JPEG)
         return restore_pixels(
-            context.task_model, pixels, levels, scale=int(factor), tile=tile, progress=context.progress
+            context.task_model,
+            pixels,
+            levels,
+            scale=int(factor),
+            tile=tile,
+            progress=context.progress,
+            tell=context.log,
         )
 
 

@@ -1,0 +1,1 @@
+"""The model as ONNX files, for runtimes without torch (extra `onnx`)."""
