@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pmavae import PMAVAE
-from pmavae.bands import band_height, plan_bands
+from pmavae.bands import ENCODER_HALO, HALO, fitting_rows, plan_bands
 from pmavae.config import BASE_STRIDE
 from pmavae.encoding_bands import encode_in_bands
 from pmavae.pixels import Pixels, sixteen_bits
@@ -68,11 +68,11 @@ def codec(model: PMAVAE, pixels: NDArray[np.uint8]) -> list[tuple[str, float, fl
     model.working_bytes = BAND << 20
     decoded = model.decode_pixels(latents, np.uint16)
     found = []
-    for name, made, widest in (
-        ("encode", encoded, model.encoder.widest),
-        ("decode", decoded, model.decoder.widest),
+    for name, made, widest, halo in (
+        ("encode", encoded, model.encoder.widest, ENCODER_HALO),
+        ("decode", decoded, model.decoder.widest, HALO),
     ):
-        bands = plan_bands(rows, band_height(columns, widest, BAND << 20))
+        bands = plan_bands(rows, fitting_rows(columns, widest, BAND << 20), halo)
         borders = [band.first * BASE_STRIDE for band in bands[1:]]
         figure = border_figure(made, whole, borders) if borders else 1.0
         found.append((f"{name} in {len(bands)} bands", psnr(made, whole), figure))

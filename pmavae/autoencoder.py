@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 from PIL import Image
 from torch import Tensor, nn
 
-from pmavae.bands import WORKING_BYTES, band_height
+from pmavae.bands import WORKING_BYTES, fitting_rows
 from pmavae.config import BASE_STRIDE, MIN_SIZE, ModelConfig
 from pmavae.decoder import Decoder
 from pmavae.decoding_bands import decode_in_bands
@@ -132,7 +132,7 @@ class PMAVAE(nn.Module):
         if latents.z_base.shape[0] != 1:
             raise ValueError(f"expected the latents of one picture, got {latents.z_base.shape[0]}")
         rows, columns = (-(-side // BASE_STRIDE) for side in (latents.height, latents.width))
-        if rows <= band_height(columns * BASE_STRIDE, self.decoder.widest, self.working_bytes):
+        if rows <= fitting_rows(columns * BASE_STRIDE, self.decoder.widest, self.working_bytes):
             return to_pixels(self.decode(latents)[0], dtype)
         return decode_in_bands(self.decoder, self._checked(latents), dtype, self.working_bytes)
 
@@ -140,7 +140,7 @@ class PMAVAE(nn.Module):
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype not in (np.uint8, np.uint16):
             return False
         rows, columns = (-(-side // BASE_STRIDE) for side in pixels.shape[:2])
-        return rows > band_height(columns * BASE_STRIDE, self.encoder.widest, self.working_bytes)
+        return rows > fitting_rows(columns * BASE_STRIDE, self.encoder.widest, self.working_bytes)
 
     def _checked(self, latents: Latents) -> Latents:
         """Latents of this model's shapes, on its device, float32 and in one memory layout."""

@@ -18,10 +18,14 @@ from torch import Tensor
 from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE
 
-HALO = 3  # rows of 16 px around a band: what the fine stages reach with paint; without, one would do
-WORKING_BYTES = 128 << 20  # that the features of a band may take, about, where nobody says otherwise
+# Rows of 16 px around a band, on which its pixels depend: of the encoder, and of the decoder without and with
+# paint, whose strokes reach farthest.
+ENCODER_HALO, HALO, PAINT_HALO = 2, 1, 3
+WORKING_BYTES = 144 << 20  # that the features of a band may take, about, where nobody says otherwise
 SAMPLE = 2  # rows of 16 px of each of the bands that are sampled
-LIVE = 2.5  # maps of the widest features that live at the same time
+SHARE = 4  # of the rows one in so many is computed for the sample at most
+FEW = 3  # bands of the sample at least, whatever the memory
+LIVE = 2.0  # maps of the widest features that live at the same time
 
 
 @dataclass(frozen=True)
@@ -34,34 +38,34 @@ class Band:
     outer_last: int
 
 
-def plan_bands(rows: int, height: int) -> list[Band]:
-    """Bands of about `height` that cover so many rows once, each with HALO around it where there is more."""
-    count = -(-rows // max(1, height))
+def plan_bands(rows: int, fitting: int, halo: int) -> list[Band]:
+    """Bands that cover so many rows once, each with `halo` around it, at most `fitting` with it."""
+    count = -(-rows // max(1, fitting - 2 * halo))
     edges = [round(i * rows / count) for i in range(count + 1)]
-    return [_around(first, last, rows) for first, last in pairwise(edges)]
+    return [_around(first, last, rows, halo) for first, last in pairwise(edges)]
 
 
-def _around(first: int, last: int, rows: int) -> Band:
-    return Band(first, last, max(0, first - HALO), min(rows, last + HALO))
+def _around(first: int, last: int, rows: int, halo: int) -> Band:
+    return Band(first, last, max(0, first - halo), min(rows, last + halo))
 
 
-def sample_bands(rows: int, height: int) -> list[Band]:
-    """Bands of one size, which together are a band of `height`, spread evenly over so many rows.
+def sample_bands(rows: int, fitting: int, halo: int) -> list[Band]:
+    """Bands of one size, spread evenly over so many rows: a few, and as many as fit and SHARE allows.
 
-    One, of all rows, where they are no more.
+    One, of all rows, where these are hardly more than a band.
     """
-    count = max(1, height // (SAMPLE + 2 * HALO))
-    if rows <= max(height, SAMPLE + 2 * HALO):
+    size = SAMPLE + 2 * halo
+    if rows <= size:
         return [Band(0, rows, 0, rows)]
-    room = rows - 2 * HALO - SAMPLE
-    starts = [HALO + round((i + 0.5) / count * room) for i in range(count)]
-    return [_around(start, start + SAMPLE, rows) for start in starts]
+    count = max(min(FEW, rows // size), min(fitting, rows // SHARE) // size)
+    starts = [halo + round((i + 0.5) / count * (rows - size)) for i in range(count)]
+    return [_around(start, start + SAMPLE, rows, halo) for start in starts]
 
 
-def band_height(width: int, channels: int, working_bytes: int) -> int:
-    """Rows of 16 px of a band whose features, of so many channels at a stride of 2, take working_bytes."""
+def fitting_rows(width: int, channels: int, working_bytes: int) -> int:
+    """Rows of 16 px whose features, of so many channels at a stride of 2, take working_bytes."""
     row_bytes = width / 2 * channels * 4 * (BASE_STRIDE / 2) * LIVE
-    return max(SAMPLE + 2 * HALO, int(working_bytes / row_bytes) - 2 * HALO)
+    return max(1, int(working_bytes / row_bytes))
 
 
 def rows_of(x: Tensor, band: Band, stride: int) -> Tensor:

@@ -11,7 +11,18 @@ import torch
 from numpy.typing import DTypeLike
 from torch import Tensor
 
-from pmavae.bands import WORKING_BYTES, Band, Gates, band_height, inner_of, plan_bands, rows_of, sample_bands
+from pmavae.bands import (
+    HALO,
+    PAINT_HALO,
+    WORKING_BYTES,
+    Band,
+    Gates,
+    fitting_rows,
+    inner_of,
+    plan_bands,
+    rows_of,
+    sample_bands,
+)
 from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.decoder import Decoder, Stage
@@ -34,11 +45,12 @@ def decode_in_bands(
     x = decoder.coarse(base, detail, codes.style, codes.brush, codes.amount)
     trim()
     rows = base.shape[2]
-    size = band_height(base.shape[3] * BASE_STRIDE, decoder.widest, working_bytes)
-    sample, gates = sample_bands(rows, size), Gates()
+    fitting = fitting_rows(base.shape[3] * BASE_STRIDE, decoder.widest, working_bytes)
+    halo = HALO if codes.brush is None else PAINT_HALO
+    sample, gates = sample_bands(rows, fitting, halo), Gates()
     _fine(decoder, codes, torch.cat([rows_of(x, band, DETAIL_STRIDE) for band in sample]), sample, gates)
     pixels: Pixels = np.empty((height, width, 3), dtype)
-    for band in plan_bands(rows, size):
+    for band in plan_bands(rows, fitting, halo):
         part = _fine(decoder, codes, rows_of(x, band, DETAIL_STRIDE), [band], gates.again())
         part += decoder.linear(rows_of(base, band, BASE_STRIDE), rows_of(detail, band, DETAIL_STRIDE))
         inner = inner_of(part, band, 1)[0, :, : height - band.first * BASE_STRIDE, :width]

@@ -7,7 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pmavae.bands import WORKING_BYTES, Band, Gates, band_height, inner_of, plan_bands, sample_bands
+from pmavae.bands import (
+    ENCODER_HALO,
+    WORKING_BYTES,
+    Band,
+    Gates,
+    fitting_rows,
+    inner_of,
+    plan_bands,
+    sample_bands,
+)
 from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.encoder import Encoder, Posterior
@@ -25,14 +34,14 @@ def encode_in_bands(
     trim()
     height, width = pixels.shape[:2]
     rows, columns = padded(height) // BASE_STRIDE, padded(width) // BASE_STRIDE
-    size = band_height(columns * BASE_STRIDE, encoder.widest, working_bytes)
-    sample, gates = sample_bands(rows, size), Gates()
+    fitting = fitting_rows(columns * BASE_STRIDE, encoder.widest, working_bytes)
+    sample, gates = sample_bands(rows, fitting, ENCODER_HALO), Gates()
     parts = [_padded_rows(pixels, band, device) for band in sample]
     _fine(encoder, torch.cat(parts), sample[0], gates, None)
     sums = [Sums() for _ in range(2)]
     at8: Tensor | None = None  # (1, C, H/8, W/8), filled in place: parts to be joined would be there twice
     linear: list[tuple[Tensor, Tensor]] = []
-    for band in plan_bands(rows, size):
+    for band in plan_bands(rows, fitting, ENCODER_HALO):
         part = _padded_rows(pixels, band, device)
         own = inner_of(_fine(encoder, part, band, gates.again(), sums), band, DETAIL_STRIDE)
         if at8 is None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pmavae import PMAVAE
-from pmavae.bands import HALO, band_height, plan_bands, sample_bands
+from pmavae.bands import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands, sample_bands
 from pmavae.encoding_bands import encode_in_bands
 from pmavae.pixels import sixteen_bits
 
@@ -23,14 +23,14 @@ def tiny() -> PMAVAE:
 @given(st.integers(1, 400), st.integers(1, 60))
 @settings(max_examples=60, deadline=None)
 def test_bands_cover_all_rows_once_and_reach_around_them(rows: int, height: int) -> None:
-    bands = plan_bands(rows, height)
+    halo = 1 + height % 3
+    bands = plan_bands(rows, height, halo)
     assert [row for band in bands for row in range(band.first, band.last)] == list(range(rows))
     for band in bands:
-        assert band.last - band.first <= height
-        assert band.outer_first == max(0, band.first - HALO) and band.outer_last == min(
-            rows, band.last + HALO
-        )
-    sample = sample_bands(rows, height)
+        assert band.last - band.first <= max(1, height - 2 * halo)
+        assert band.outer_first == max(0, band.first - halo)
+        assert band.outer_last == min(rows, band.last + halo)
+    sample = sample_bands(rows, height, halo)
     assert len({(band.last - band.first, band.outer_last - band.outer_first) for band in sample}) == 1
     assert all(0 <= band.outer_first < band.outer_last <= rows for band in sample)
 
@@ -49,12 +49,12 @@ def test_a_decoded_picture_is_the_same_in_bands(tiny: PMAVAE, size: tuple[int, i
     tiny.working_bytes = 2**40
     whole = tiny.decode_pixels(latents, np.uint16)
     tiny.working_bytes = 1
-    assert band_height(size[0], tiny.decoder.widest, 1) * 16 < size[1]
+    assert fitting_rows(size[0], tiny.decoder.widest, 1) * 16 < size[1]
     bands = tiny.decode_pixels(latents, np.uint16)
     assert bands.shape == whole.shape and psnr(whole, bands) > 55
     # The rows at which bands meet differ no more than all others do.
     off = np.abs(whole.astype(int) - bands).mean((1, 2))
-    edges = [16 * band.first for band in plan_bands(-(-size[1] // 16), 6)][1:]
+    edges = [16 * band.first for band in plan_bands(-(-size[1] // 16), 1, PAINT_HALO if amount else HALO)][1:]
     assert off[edges].mean() <= 3 * off.mean() + 1
 
 
@@ -76,7 +76,7 @@ def test_with_all_rows_in_the_sample_bands_change_nothing(
     from pmavae import decoding_bands
     from pmavae.bands import Band
 
-    monkeypatch.setattr(decoding_bands, "sample_bands", lambda rows, height: [Band(0, rows, 0, rows)])
+    monkeypatch.setattr(decoding_bands, "sample_bands", lambda rows, *_: [Band(0, rows, 0, rows)])
     latents = tiny.encode(picture((48, 200)))
     tiny.working_bytes = 2**40
     whole = tiny.decode_pixels(latents, np.uint16)
@@ -91,20 +91,35 @@ def test_pixels_of_several_pictures_are_refused(tiny: PMAVAE) -> None:
 
 
 @torch.no_grad()
-def test_the_rows_around_a_band_are_all_that_its_pixels_depend_on(tiny: PMAVAE) -> None:
+@pytest.mark.parametrize(("painted", "halo"), [(False, HALO), (True, PAINT_HALO)])
+def test_what_a_decoded_band_depends_on_is_around_it(tiny: PMAVAE, painted: bool, halo: int) -> None:
     """The receptive field of the fine stages, measured."""
     from pmavae.bands import Band, Gates
     from pmavae.decoding_bands import Codes, _fine
 
     decoder = tiny.decoder
     z_style = torch.randn(1, tiny.config.style_channels, 1, 1) * 0.1
-    z_style[:, -1] = 1.0  # with paint, which reaches farthest
-    codes = Codes(*decoder.codes(z_style, paint=True))
+    z_style[:, -1] = 1.0
+    codes = Codes(*decoder.codes(z_style, paint=painted))
     rows = 12
     x = torch.randn(1, tiny.config.decoder_channels[1], 2 * rows, 6)
-    gates = Gates()
-    before = _fine(decoder, codes, x, [Band(0, rows, 0, rows)], gates)
+    gates, whole = Gates(), [Band(0, rows, 0, rows)]
+    before = _fine(decoder, codes, x, whole, gates)
     x[:, :, 0] += 1.0
-    after = _fine(decoder, codes, x, [Band(0, rows, 0, rows)], gates.again())
+    after = _fine(decoder, codes, x, whole, gates.again())
     changed = torch.nonzero((before != after).flatten(0, 1).any(0).any(1)).max().item()
-    assert 16 * (HALO - 1) < changed - 7 < 16 * HALO  # the row that was changed is of 8 px
+    assert 16 * (halo - 1) < changed - 7 < 16 * halo  # the row that was changed is of 8 px
+
+
+@torch.no_grad()
+def test_what_an_encoded_band_depends_on_is_around_it(tiny: PMAVAE) -> None:
+    from pmavae.bands import Band, Gates
+    from pmavae.encoding_bands import _fine
+
+    rows, gates = 8, Gates()
+    pixels = torch.rand(1, 3, 16 * rows, 48)
+    before = _fine(tiny.encoder, pixels, Band(0, rows, 0, rows), gates, None)
+    pixels[:, :, 0] = 1 - pixels[:, :, 0]
+    after = _fine(tiny.encoder, pixels, Band(0, rows, 0, rows), gates.again(), None)
+    changed = torch.nonzero((before != after).flatten(0, 1).any(0).any(1)).max().item()  # rows of 8 px
+    assert 8 * (changed + 1) <= 16 * ENCODER_HALO
