@@ -1,5 +1,8 @@
 """The directional scan: reference against a direct loop, kernel against reference, gradients."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -138,3 +141,9 @@ def test_without_a_place_for_the_cache_the_kernel_is_compiled_anew(monkeypatch):
 
     monkeypatch.setattr(cpu, "njit", njit)
     assert cpu._compiled(len) is len
+
+
+def test_the_kernel_leaves_the_number_of_threads_alone():
+    code = "import torch; torch.set_num_threads(1); import pmavae.scan.cpu; print(torch.get_num_threads())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

@@ -140,7 +140,11 @@ def _probe(out):  # type: ignore[no-untyped-def]
         out[i] = 1.0
 
 
+_threads = torch.get_num_threads()
 try:
     _probe(np.empty(2))
 except ValueError as error:  # Numba's answer when neither TBB nor OpenMP can be loaded
     raise ImportError(f"Numba has no thread-safe threading layer: {error}") from error
+# Numba's first loop sets the number of threads of all OpenMP code to its own, and with another number a matrix
+# product is rounded differently: the same picture would depend on what was computed before it.
+torch.set_num_threads(_threads)
