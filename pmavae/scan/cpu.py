@@ -145,6 +145,6 @@ try:
     _probe(np.empty(2))
 except ValueError as error:  # Numba's answer when neither TBB nor OpenMP can be loaded
     raise ImportError(f"Numba has no thread-safe threading layer: {error}") from error
-# Numba's first loop sets the number of threads of all OpenMP code to its own, and with another number a matrix
-# product is rounded differently: the same picture would depend on what was computed before it.
+# Numba's first loop sets the number of threads of all OpenMP code to its own, and with another number a
+# matrix product is rounded differently: a picture would depend on what was computed before it.
 torch.set_num_threads(_threads)
