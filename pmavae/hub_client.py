@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pmavae.hub_errors import Attempt
+from pmavae.quiet import quiet
 
 
 def is_offline() -> bool:
@@ -74,19 +73,6 @@ class _Switch:
 
 
 @contextmanager
-def _without_words() -> Iterator[None]:
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
 def _without_bars() -> Iterator[None]:
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
@@ -103,4 +89,4 @@ def _without_bars() -> Iterator[None]:
             enable_progress_bars()
 
 
-_WORDS, _BARS = _Switch(_without_words), _Switch(_without_bars)
+_WORDS, _BARS = _Switch(lambda: quiet("huggingface_hub")), _Switch(_without_bars)

@@ -7,16 +7,14 @@ result is held at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pmavae.pixels import Pixels, luma
+from pmavae.pixels import Pixels, luma, strips
 
 DETAIL_SIGMA = 2.0  # px: what a Gaussian blur of this width takes away is detail
-STRIP = 128  # rows
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -28,7 +26,7 @@ def with_chroma_of(picture: Pixels, colours: Pixels) -> Pixels:
     """
     _check_sizes(picture, colours)
     result, most = np.empty_like(picture), np.iinfo(picture.dtype).max
-    for rows in _strips(picture.shape[0]):
+    for rows in strips(picture.shape[0]):
         light = picture[rows] @ _LUMA
         # The difference of RGB and luma is a linear function of Cb and Cr alone.
         chroma = colours[rows] - (colours[rows] @ _LUMA)[..., None]
@@ -54,7 +52,7 @@ def with_detail_of(picture: Pixels, detailed: Pixels, amount: float) -> Pixels:
     radius = len(kernel) // 2
     height = picture.shape[0]
     result = np.empty_like(picture)
-    for rows in _strips(height):
+    for rows in strips(height):
         top, bottom = max(rows.start - radius, 0), min(rows.stop + radius, height)
         missing = detailed[top:bottom] @ _LUMA - picture[top:bottom] @ _LUMA
         beyond = (radius - (rows.start - top), radius - (bottom - rows.stop))
@@ -72,11 +70,6 @@ def without_chroma(picture: Pixels) -> Pixels:
 def _check_sizes(picture: Pixels, other: Pixels) -> None:
     if picture.shape != other.shape:
         raise ValueError(f"pictures of two sizes, {picture.shape} and {other.shape}, cannot be combined")
-
-
-def _strips(height: int) -> Iterator[slice]:
-    for start in range(0, height, STRIP):
-        yield slice(start, min(start + STRIP, height))
 
 
 def _rounded(values: NDArray[np.float32], dtype: np.dtype[Any]) -> Pixels:

@@ -64,15 +64,15 @@ def repaint(
     z_style = mix_style(latents.z_style, styles, strength)
 
     def as_it_is() -> Pixels:
-        return decoded(model, latents, dtype) if plain is None else plain
+        return model.decode_pixels(latents, dtype) if plain is None else plain
 
     if strength == 0:
         return as_it_is()
-    painted = decoded(model, latents.replace(z_style=z_style), dtype)
+    painted = model.decode_pixels(latents.replace(z_style=z_style), dtype)
 
     def palette() -> Pixels:
         unpainted = torch.cat((z_style[:, :-1], torch.zeros_like(z_style[:, -1:])), dim=1)
-        return decoded(model, latents.replace(z_style=unpainted), dtype)
+        return model.decode_pixels(latents.replace(z_style=unpainted), dtype)
 
     return _kept(painted, keep or Keep(), as_it_is, palette)
 
@@ -121,11 +121,6 @@ def _joined(strips: Iterable[Tensor], like: Pixels) -> Pixels:
         result[top : top + strip.shape[2]] = to_pixels(strip[0], like.dtype)
         top += strip.shape[2]
     return result
-
-
-def decoded(model: PMAVAE, latents: Latents, dtype: DTypeLike = np.uint8) -> Pixels:
-    """What latents of batch 1 decode to, (H, W, 3), uint8 or uint16."""
-    return model.decode_pixels(latents, dtype)
 
 
 def _kept(painted: Pixels, keep: Keep, plain: Callable[[], Pixels], palette: Callable[[], Pixels]) -> Pixels:

@@ -70,6 +70,7 @@ class Runner:
         of the jobs.
         """
         ahead: Future[Picture | None] | None = None
+        small = bool(jobs) and self._is_small(jobs[0])
         with (
             bars(self.console, len(jobs)) as self.bars,
             ThreadPoolExecutor(1) as reader,
@@ -78,10 +79,11 @@ class Runner:
             self.console.first = lambda: self._tell_saved(saver)
             for done, (job, following) in enumerate(zip_longest(jobs, jobs[1:]), 1):
                 read, ahead = ahead, None
-                if following and is_small(following, self.task.scale(**self.task_options), self.options):
+                small, this_small = following is not None and self._is_small(following), small
+                if following and small:
                     ahead = reader.submit(self.session.read_ahead, following.source)
                 with suppress(Ended), self.failures.told(job.name):
-                    self._do(job, read, saver)
+                    self._do(job, read, saver, this_small)
                 if self.options.fail_fast:
                     self._tell_saved(saver)
                 self.bars.done(done - bool(saver.job))
@@ -96,9 +98,11 @@ class Runner:
                 for saved in saver.wait():
                     self._tell(job, saved)
 
-    def _do(self, job: Job, read: Future[Picture | None] | None, saver: Saver) -> None:
+    def _is_small(self, job: Job) -> bool:
+        return is_small(job, self.task.scale(**self.task_options), self.options)
+
+    def _do(self, job: Job, read: Future[Picture | None] | None, saver: Saver, small: bool) -> None:
         start = time.perf_counter()
-        small = is_small(job, self.task.scale(**self.task_options), self.options)
         if not small:
             self._tell_saved(saver)
         results = self._results(job, read.result() if read else None)

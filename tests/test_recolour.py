@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import ImageFont
 
-from pmavae import PMAVAE, PRESETS, recolour
+from pmavae import PMAVAE, PRESETS
 from pmavae.contact_sheet import CELL_SIDE, Heading, contact_sheet, shortened
 from pmavae.recolour import with_chroma_of, with_detail_of, without_chroma
-from pmavae.repaint import Keep, decoded, repaint
+from pmavae.repaint import Keep, repaint
 
 pictures = arrays(np.uint8, (20, 17, 3))
 
@@ -68,7 +68,7 @@ def test_detail_is_the_others_and_what_is_coarse_stays():
 def test_strips_leave_no_trace(monkeypatch):
     painted, content = (np.asarray(picture((60, 100), seed)) for seed in (0, 1))
     whole = with_chroma_of(painted, content), with_detail_of(painted, content, 0.8)
-    monkeypatch.setattr(recolour, "STRIP", 5)
+    monkeypatch.setattr("pmavae.pixels.STRIP", 5)
     assert np.array_equal(with_chroma_of(painted, content), whole[0])
     assert np.abs(with_detail_of(painted, content, 0.8).astype(int) - whole[1]).max() == 0
 
@@ -90,7 +90,7 @@ def model():
 
 def test_repainting(model):
     content, style = model.encode(picture()), model.encode(picture((64, 64), 3)).z_style
-    plain = decoded(model, content)
+    plain = model.decode_pixels(content)
     styles = [(style, 1.0)]
     for keep in (None, Keep(color=True), Keep(detail=1.0)):
         assert np.array_equal(repaint(model, content, styles, 0.0, keep), plain)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +18,7 @@ from torch import Tensor, nn
 from pmavae.autoencoder import PMAVAE
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.onnx.scan import directional_scan
+from pmavae.quiet import quiet
 from pmavae.weights import ARCHITECTURE_VERSION
 
 OPSET = 18
@@ -141,7 +139,7 @@ def _graph(
     dynamic = tuple(
         {2: per_base[i] * rows, 3: per_base[i] * columns} if i in per_base else None for i in inputs
     )
-    with torch.no_grad(), _quiet_exporter():
+    with torch.no_grad(), quiet("torch.onnx", logging.ERROR):  # it warns of its own names
         program = torch.onnx.export(
             network.eval(),
             tuple(x.detach().contiguous() for x in example),
@@ -206,17 +204,3 @@ def _strip(proto: onnx.ModelProto) -> None:
     for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         del item.metadata_props[:]
         item.doc_string = ""
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """The exporter warns of packages that no picture needs, and of its own names."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -147,12 +147,12 @@ class Brush:
 def _sheet(contents: list[Named], brushes: list[Brush], keep: Keep, context: Context) -> Pixels:
     """Every content by every brush, of one style each."""
     from pmavae.contact_sheet import Heading, contact_sheet
-    from pmavae.repaint import decoded, repaint
+    from pmavae.repaint import repaint
 
     if not brushes:
         raise ValueError("none of the styles can be read")
     small = [_small(content.content, context) for content in contents]
-    plain = [decoded(context.model, latents) for latents in small]
+    plain = [context.model.decode_pixels(latents) for latents in small]
 
     def cell(row: int, column: int) -> Pixels:
         brush, number, of = brushes[row], row * len(small) + column, len(brushes) * len(small)
@@ -178,21 +178,19 @@ def _sheet(contents: list[Named], brushes: list[Brush], keep: Keep, context: Con
 def _small(latents: Latents, context: Context) -> Latents:
     """Latents of the size of a cell: those of a latent file are not resized when they are read."""
     from pmavae.contact_sheet import CELL_SIDE
-    from pmavae.repaint import decoded
     from pmavae.style_source import fit_side
 
     if max(latents.width, latents.height) <= CELL_SIDE:
         return latents
-    return context.model.encode(fit_side(decoded(context.model, latents), CELL_SIDE))
+    return context.model.encode(fit_side(context.model.decode_pixels(latents), CELL_SIDE))
 
 
 def _pixels(latents: Latents, context: Context) -> Pixels:
     """The input's own pixels, or what its latents decode to."""
-    from pmavae.repaint import decoded
 
     if context.pixels is not None:
         return context.pixels
-    return decoded(context.model, latents, f"uint{context.depth}")
+    return context.model.decode_pixels(latents, f"uint{context.depth}")
 
 
 @hookimpl
