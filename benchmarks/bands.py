@@ -1,13 +1,14 @@
 """Bands and tiles against the whole picture: how far apart, and whether the borders show.
 
-    python benchmarks/bands.py photo.jpg [photo.jpg ...]
+    python benchmarks/bands.py photo.jpg [photo.jpg ...] [--width 3840]
 
-For every photograph, at its own size: encode and decode in bands (with the memory of a band of BAND MiB)
-against the whole picture at once, as decoded pixels; denoise and upscale in tiles of TILE px against one.
-Printed are the PSNR in dB of the one against the other, in 16 bits a channel, and the border figure: the mean
-step from row to row across the borders of bands (and from column to column, of tiles) over that everywhere
-else, over the same figure of the whole picture. 1.00 means that nothing shows; the aim is 55 dB and 0.95 to
-1.05.
+For every photograph, at its own size or that width: encode and decode in bands (with the memory of a band of
+BAND MiB) against the whole picture at once, as decoded pixels, and so the pictures that texture-vary and
+style-mix --refine 0 decode; style-mix in steps, whose last step goes strip by strip; denoise and upscale in
+tiles of TILE px against one. Printed are the PSNR in dB of the one against the other, in 16 bits a channel,
+and the border figure: the mean step from row to row across the borders of bands (and from column to column,
+of tiles) over that everywhere else, over the same figure of the whole picture. 1.00 means that nothing shows;
+the aim is 55 dB and 0.95 to 1.05.
 """
 
 from __future__ import annotations
@@ -22,15 +23,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pmavae import PMAVAE
-from pmavae.bands import ENCODER_HALO, HALO, fitting_rows, plan_bands
+from pmavae.bands import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands
 from pmavae.config import BASE_STRIDE
 from pmavae.encoding_bands import encode_in_bands
 from pmavae.pixels import Pixels, sixteen_bits
+from pmavae.refinement import strips
+from pmavae.refinement.features import FeatureNetwork
+from pmavae.repaint import Refining, repaint_by_steps
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import plan_tiles, restore_pixels
+from pmavae.row_source import ArrayRows
+from pmavae.texture.network import TexturePrior
+from pmavae.texture.sampling import vary
 
 BAND, TILE = 64, 256
+
+Row = tuple[str, float, float]  # what, PSNR in dB, border figure
 
 
 def psnr(a: Pixels, b: Pixels) -> float:
@@ -54,32 +63,57 @@ def border_figure(parts: Pixels, whole: Pixels, rows: Iterable[int], columns: It
     return step(parts) / step(whole)
 
 
-def codec(model: PMAVAE, pixels: NDArray[np.uint8]) -> list[tuple[str, float, float]]:
-    """Encoding and decoding in bands, and both together."""
-    height, width = pixels.shape[:2]
-    rows = -(-height // BASE_STRIDE)
-    columns = -(-width // BASE_STRIDE) * BASE_STRIDE
+def codec(model: PMAVAE, pixels: NDArray[np.uint8]) -> list[Row]:
+    """Encoding in bands, and decoding in bands: plain, with other textures, and painted."""
+    rows, columns = (-(-side // BASE_STRIDE) for side in pixels.shape[:2])
     model.working_bytes = 2**40
     latents = model.encode(pixels)
-    whole = model.decode_pixels(latents, np.uint16)
-    posterior = encode_in_bands(model.encoder, pixels, model.device, BAND << 20)
+    posterior = encode_in_bands(model.encoder, ArrayRows(pixels), model.device, BAND << 20)
     banded = latents.replace(z_base=posterior.z_base, z_detail=posterior.z_detail, z_style=posterior.z_style)
-    encoded = model.decode_pixels(banded, np.uint16)
-    model.working_bytes = BAND << 20
-    decoded = model.decode_pixels(latents, np.uint16)
-    found = []
-    for name, made, widest, halo in (
-        ("encode", encoded, model.encoder.widest, ENCODER_HALO),
-        ("decode", decoded, model.decoder.widest, HALO),
-    ):
-        bands = plan_bands(rows, fitting_rows(columns, widest, BAND << 20), halo)
+
+    def row(name: str, made: Pixels, whole: Pixels, widest: int, halo: int) -> Row:
+        fitting = fitting_rows(columns * BASE_STRIDE, widest, BAND << 20)
+        bands = plan_bands(rows, fitting, halo)
         borders = [band.first * BASE_STRIDE for band in bands[1:]]
         figure = border_figure(made, whole, borders) if borders else 1.0
-        found.append((f"{name} in {len(bands)} bands", psnr(made, whole), figure))
+        return f"{name} in {len(bands)} bands", psnr(made, whole), figure
+
+    whole, encoded = (model.decode_pixels(z, np.uint16) for z in (latents, banded))
+    found = [row("encode", encoded, whole, model.encoder.widest, ENCODER_HALO)]
+    painted = latents.z_style.clone()
+    painted[:, -1] = 1.0
+    changed = {
+        "decode": (latents, HALO),
+        "style-mix --refine 0": (latents.replace(z_style=painted), PAINT_HALO),
+    }
+    if model.config.preset == "tiny":
+        prior = TexturePrior.from_pretrained("tiny")
+        changed["texture-vary"] = vary(prior, latents, 1.0, torch.Generator().manual_seed(0)), HALO
+    for name, (z, halo) in changed.items():
+        model.working_bytes = 2**40
+        whole = model.decode_pixels(z, np.uint16)
+        model.working_bytes = BAND << 20
+        found.append(row(name, model.decode_pixels(z, np.uint16), whole, model.decoder.widest, halo))
     return found
 
 
-def restorer(model: Restorer, pixels: NDArray[np.uint8], levels: Levels) -> tuple[str, float, float]:
+def painter(pixels: NDArray[np.uint8]) -> Row:
+    """style-mix in steps, in the picture's own style turned round, its last step in strips and at once."""
+    network = FeatureNetwork.from_pretrained()
+
+    def painted(strip_pixels: int) -> Pixels:
+        strips.STRIP_PIXELS = strip_pixels
+        refining = Refining(network, 3, 1.0, torch.Generator().manual_seed(0))
+        return repaint_by_steps(sixteen_bits(pixels), [(pixels[::-1, ::-1].copy(), 1.0)], refining)
+
+    usual = strips.STRIP_PIXELS
+    whole, made = painted(pixels.size), painted(usual)
+    rows = max(1, usual // pixels.shape[1])
+    borders = range(rows, pixels.shape[0], rows)
+    return f"style-mix in {1 + len(borders)} strips", psnr(made, whole), border_figure(made, whole, borders)
+
+
+def restorer(model: Restorer, pixels: NDArray[np.uint8], levels: Levels) -> Row:
     """A restoration in tiles."""
     deep = sixteen_bits(pixels)
     whole = restore_pixels(model, deep, levels, tile=0)
@@ -97,15 +131,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("photos", nargs="+", type=Path)
+    parser.add_argument("--width", type=int, help="px, to which the photographs are enlarged")
     parser.add_argument("--presets", nargs="+", default=["tiny", "small"])
     arguments = parser.parse_args()
     print(f"{'picture':<24}{'':<32}{'PSNR dB':>9}{'border':>9}")
     for path in arguments.photos:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
+            picture = image.convert("RGB")
+        if arguments.width:
+            height = round(arguments.width * picture.height / picture.width)
+            picture = picture.resize((arguments.width, height), Image.Resampling.LANCZOS)
+        pixels = np.asarray(picture)
         rows = []
         for preset in arguments.presets:
             rows += [(f"{preset}: {n}", p, b) for n, p, b in codec(PMAVAE.from_pretrained(preset), pixels)]
+        rows.append(painter(pixels))
         rows.append(restorer(Restorer.from_pretrained("tiny", "denoise"), pixels, Levels(20.0, None)))
         rows.append(restorer(Restorer.from_pretrained("tiny", "upscale"), pixels, Levels()))
         for name, decibels, figure in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,10 @@ from pmavae.latents import Latents, expected_shapes, padded
 from pmavae.manifest import WeightsIndex
 from pmavae.model_folder import check_config, refuse_foreign_config, write_config
 from pmavae.pixels import Pixels, to_pixels
+from pmavae.precision import decoding_dtype
 from pmavae.refinement.config import TASK as FEATURES
+from pmavae.row_source import ArrayRows, RowSource
+from pmavae.vmamba.config import TASK as VMAMBA
 from pmavae.weights import ARCHITECTURE_VERSION, AnyConfig, load_network, resolve_weights, save_folder
 
 Picture = Tensor | Image.Image | np.ndarray[Any, Any]
@@ -89,14 +93,18 @@ class PMAVAE(nn.Module):
         return self.encoder.base_head.weight.device
 
     @torch.no_grad()
-    def encode(self, image: Picture) -> Latents:
+    def encode(self, image: Picture | RowSource) -> Latents:
         """The posterior means and log-variances of a batch of pictures; see `to_tensor`.
 
-        An array of one picture whose features would take more than `working_bytes` is encoded in bands.
+        An array of one picture whose features would take more than `working_bytes` is encoded in bands, and
+        so is a `RowSource`, which is read twice.
         """
-        if isinstance(image, np.ndarray) and self._is_large(image):
+        if isinstance(image, RowSource):
             height, width = image.shape[:2]
             posterior = encode_in_bands(self.encoder, image, self.device, self.working_bytes)
+        elif isinstance(image, np.ndarray) and self._is_large(image):
+            height, width = image.shape[:2]
+            posterior = encode_in_bands(self.encoder, ArrayRows(image), self.device, self.working_bytes)
         else:
             picture = to_tensor(image).to(self.device)
             height, width = picture.shape[-2:]
@@ -118,9 +126,15 @@ class PMAVAE(nn.Module):
         Takes latents of any floating dtype and memory layout and gives the same bytes for all layouts:
         convolutions round differently in channels-last memory, which an encoder's latents are in.
         """
-        z = self._checked(latents)
-        picture: Tensor = self.decoder(z.z_base, z.z_detail, z.z_style, paint=bool(z.z_style[:, -1].any()))
-        return picture[..., : latents.height, : latents.width].clamp(0, 1)
+        return self._decoded(self._checked(latents))
+
+    @torch.no_grad()
+    def _decoded(self, z: Latents, dtype: DTypeLike | None = None) -> Tensor:
+        """What `decode` gives; with a dtype, to be rounded to it. z: `_checked`."""
+        painted = bool(z.z_style[:, -1].any())
+        fine = None if dtype is None else decoding_dtype(self.device, dtype, painted)
+        picture: Tensor = self.decoder(z.z_base, z.z_detail, z.z_style, paint=painted, fine=fine)
+        return picture[..., : z.height, : z.width].clamp(0, 1)
 
     @torch.no_grad()
     def decode_pixels(self, latents: Latents, dtype: DTypeLike = np.uint8) -> Pixels:
@@ -129,12 +143,30 @@ class PMAVAE(nn.Module):
         In bands where its features would take more than `working_bytes`. Raises as `decode` does, and
         ValueError for a batch of several.
         """
+        pixels: Pixels | None = None
+        top = 0
+        for strip in self.decode_rows(latents, dtype):
+            if strip.shape[0] == latents.height:
+                return strip
+            if pixels is None:
+                pixels = np.empty((latents.height, latents.width, 3), dtype)
+            pixels[top : top + strip.shape[0]] = strip
+            top += strip.shape[0]
+        assert pixels is not None
+        return pixels
+
+    def decode_rows(self, latents: Latents, dtype: DTypeLike = np.uint8) -> Iterator[Pixels]:
+        """What `decode_pixels` gives, as strips (h, width, 3) from the top to the bottom.
+
+        Of a large picture only one strip is there at a time. Raises as `decode_pixels` does, at once.
+        """
         if latents.z_base.shape[0] != 1:
             raise ValueError(f"expected the latents of one picture, got {latents.z_base.shape[0]}")
+        checked = self._checked(latents)
         rows, columns = (-(-side // BASE_STRIDE) for side in (latents.height, latents.width))
         if rows <= fitting_rows(columns * BASE_STRIDE, self.decoder.widest, self.working_bytes):
-            return to_pixels(self.decode(latents)[0], dtype)
-        return decode_in_bands(self.decoder, self._checked(latents), dtype, self.working_bytes)
+            return iter([to_pixels(self._decoded(checked, dtype)[0], dtype)])
+        return decode_in_bands(self.decoder, checked, dtype, self.working_bytes)
 
     def _is_large(self, pixels: np.ndarray[Any, Any]) -> bool:
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype not in (np.uint8, np.uint16):
@@ -176,7 +208,8 @@ class PMAVAE(nn.Module):
         def make(config: AnyConfig) -> PMAVAE:
             if isinstance(config, ModelConfig):
                 return cls(config)
-            remedy = "name those of one" if config.task == FEATURES else f"use them with pmavae {config.task}"
+            no_task = config.task in (FEATURES, VMAMBA)
+            remedy = "name those of one" if no_task else f"use them with pmavae {config.task}"
             raise WeightsError(
                 f"{path} has weights of the task {config.task}, which are no autoencoder: {remedy}"
             )

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE
+from pmavae.inference import means_of
 
 # Rows of 16 px around a band, on which its pixels depend: of the encoder, and of the decoder without and with
 # paint, whose strokes reach farthest.
@@ -62,6 +64,11 @@ def sample_bands(rows: int, fitting: int, halo: int) -> list[Band]:
     return [_around(start, start + SAMPLE, rows, halo) for start in starts]
 
 
+def gates_of(sample: Sequence[Band], fitting: int) -> Gates:
+    """The gates to be found with a sample, of which so many rows of 16 px fit."""
+    return Gates(together=sum(band.outer_last - band.outer_first for band in sample) <= fitting)
+
+
 def fitting_rows(width: int, channels: int, working_bytes: int) -> int:
     """Rows of 16 px whose features, of so many channels at a stride of 2, take working_bytes."""
     row_bytes = width / 2 * channels * 4 * (BASE_STRIDE / 2) * LIVE
@@ -84,10 +91,11 @@ def inner_of(x: Tensor, band: Band, stride: int) -> Tensor:
 class Gates:
     """The gates of squeeze-and-excitation, in the order in which the fine stages ask for them."""
 
-    def __init__(self, known: Sequence[Tensor] | None = None) -> None:
-        """Without known ones, those of the sample that is computed."""
+    def __init__(self, known: Sequence[Tensor] | None = None, *, together: bool = True) -> None:
+        """Without known ones, those of the sample that is computed: its bands together, or one at a time."""
         self.found = list(known or ())
         self._known = known is not None
+        self._together = together
         self._next = 0
 
     def again(self) -> Gates:
@@ -96,10 +104,24 @@ class Gates:
 
     def run(self, block: MobileConv, x: Tensor, style: Tensor | None, sample: Band, stride: int) -> Tensor:
         """A block on a band; or on bands of a sample of one size, one in each row of the batch."""
+        if not self._known and not self._together:
+            return self._one_at_a_time(block, x, style, sample, stride)
         y = block.before_gate(x, style)
         if not self._known:
-            mean = inner_of(y, sample, stride).mean((0, 2, 3))
+            mean = means_of(inner_of(y, sample, stride)).mean(0)
             self.found.append(block.squeeze_excite.gate(mean[None])[0])
         gate = self.found[self._next]
         self._next += 1
         return block.after_gate(y, x, gate)
+
+    def _one_at_a_time(
+        self, block: MobileConv, x: Tensor, style: Tensor | None, sample: Band, stride: int
+    ) -> Tensor:
+        """A block on a sample whose inside is too large; what is gated is computed twice instead."""
+        means = [means_of(inner_of(block.before_gate(part, style), sample, stride))[0] for part in x.split(1)]
+        gate: Tensor = block.squeeze_excite.gate(torch.stack(means).mean(0)[None])[0]
+        self.found.append(gate)
+        result = torch.empty_like(x)
+        for number, part in enumerate(x.split(1)):
+            result[number] = block.after_gate(block.before_gate(part, style), part, gate)[0]
+        return result

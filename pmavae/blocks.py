@@ -13,7 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.inference import conv_add, conv_silu, is_plain_inference, modulated, strips_of, with_neighbours
+from pmavae.inference import (
+    conv_add,
+    conv_silu,
+    is_plain_inference,
+    means_of,
+    modulated,
+    strips_of,
+    sums_of,
+    with_neighbours,
+)
+from pmavae.large_maps import empty_map, let_go
 from pmavae.ss2d import SS2D
 
 
@@ -52,7 +62,7 @@ class SqueezeExcite(nn.Module):
 
     def gate_of(self, x: Tensor) -> Tensor:
         """The gate (C,) of one picture."""
-        return self.gate_of_mean(x.mean((2, 3)))
+        return self.gate_of_mean(means_of(x))
 
 
 class FiLM(nn.Module):
@@ -105,7 +115,7 @@ class MobileConv(nn.Module):
             return self.after_gate(y, x, self.squeeze_excite.gate_of(y))
         modulation = self.modulation(style)
         parts = [self._before_gate_of(x, rows, *modulation) for rows in strips]
-        total = torch.stack([part.sum((2, 3)) for part in parts]).sum(0)
+        total = torch.stack([sums_of(part) for part in parts]).sum(0)
         gate = self.squeeze_excite.gate_of_mean(total / (x.shape[2] * x.shape[3]))
         result = torch.empty_like(x)
         parts.reverse()
@@ -206,13 +216,14 @@ class ParallelMambaBlock(nn.Module):
             gated = project.weight * squeeze_excite.gate_of(z)[:, None, None]
             return finished(z, x, self.ss2d.before_projection(y), gated)
 
-        u = torch.empty_like(x, memory_format=torch.channels_last)
+        u = empty_map(tuple(x.shape), x)
         total = torch.zeros(x.shape[1], dtype=torch.float64)
         for rows in strips:
             outer, inner = with_neighbours(x, rows)
             y = self.norm1(outer)
             u[:, :, rows] = self.ss2d.scanned_in(y)[:, :, inner]
             total += local(y)[0, :, inner].sum((1, 2)).double()
+            let_go(2 * y.numel() * y.element_size())
         mean = (total / (x.shape[2] * x.shape[3])).to(x.dtype)
         gated = project.weight * squeeze_excite.gate(mean[None])[0][:, None, None]
         scanned = self.ss2d.selective_scan(u.permute(0, 2, 3, 1))
@@ -222,4 +233,5 @@ class ParallelMambaBlock(nn.Module):
             z = local(self.norm1(outer))[:, :, inner]
             after = self.ss2d.out_norm(scanned[:, rows]).permute(0, 3, 1, 2)
             result[:, :, rows] = finished(z, x[:, :, rows], after, gated)
+            let_go(3 * z.numel() * z.element_size())
         return result

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from pmavae.blocks import MobileConv, ParallelMambaBlock, zero_init
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
 from pmavae.exchange import exchange
-from pmavae.inference import is_plain_inference
+from pmavae.inference import conv_alone, is_plain_inference
+from pmavae.large_maps import added, in_strips
 from pmavae.paint import PaintBlock
 from pmavae.style import restore, split_style
 
@@ -36,6 +37,19 @@ class Stage(nn.Module):
         if paint is None:
             return plain
         return [*plain, *(partial(block, brush=paint, amount=amount) for block in self.paint)]
+
+
+class ShuffleUp(nn.Sequential):
+    """A convolution, then PixelShuffle: (B, C, H, W) to twice the height and width, in the dtype of x."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 1) -> None:
+        super().__init__(nn.Conv2d(c_in, 4 * c_out, kernel, padding=kernel // 2), nn.PixelShuffle(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, shuffle = self
+        assert isinstance(conv, nn.Conv2d)
+        result: Tensor = shuffle(conv_alone(x, conv) if is_plain_inference(x) else conv(x))
+        return result
 
 
 class Decoder(nn.Module):
@@ -77,9 +91,6 @@ class Decoder(nn.Module):
         def paint(channels: int, count: int) -> list[PaintBlock]:
             return [PaintBlock(channels, style_dim, config.paint_kernel) for _ in range(count)]
 
-        def shuffle_up(c_in: int, c_out: int) -> nn.Module:
-            return nn.Sequential(nn.Conv2d(c_in, 4 * c_out, 1), nn.PixelShuffle(2))
-
         style_numbers = config.style_channels - 1  # all but the amount, which gates and does not modulate
         self.style_code = nn.Sequential(nn.Linear(style_numbers, style_dim), nn.SiLU())
         self.paint_code = nn.Sequential(
@@ -91,9 +102,10 @@ class Decoder(nn.Module):
         self.stage8 = Stage([mamba(c8) for _ in range(n8)], paint(c8, p8))
         self.stage4 = Stage([mobile(c4) for _ in range(n4)], paint(c4, p4))
         self.stage2 = Stage([mobile(c2) for _ in range(n2)], paint(c2, p2))
-        self.up8, self.up4, self.up2 = shuffle_up(c16, c8), shuffle_up(c8, c4), shuffle_up(c4, c2)
-        self.out = nn.Sequential(zero_init(nn.Conv2d(c2, 12, 3, padding=1)), nn.PixelShuffle(2))
-        self.paint_out = nn.Sequential(zero_init(nn.Conv2d(c2, 12, 3, padding=1)), nn.PixelShuffle(2))
+        self.up8, self.up4, self.up2 = ShuffleUp(c16, c8), ShuffleUp(c8, c4), ShuffleUp(c4, c2)
+        self.out, self.paint_out = ShuffleUp(c2, 3, kernel=3), ShuffleUp(c2, 3, kernel=3)
+        for last in (self.out[0], self.paint_out[0]):
+            zero_init(cast(nn.Conv2d, last))
 
         # kernel = 1.5 and 2 strides: the windows of neighbours overlap, so no block grid shows
         self.lapped_base = nn.ConvTranspose2d(
@@ -103,12 +115,24 @@ class Decoder(nn.Module):
             config.detail_channels, 3, 16, stride=DETAIL_STRIDE, padding=4, bias=False
         )
 
-    def forward(self, z_base: Tensor, z_detail: Tensor, z_style: Tensor, paint: bool = True) -> Tensor:
-        """`paint=False` skips the paint blocks: right, and faster, where every amount is 0."""
+    def forward(
+        self,
+        z_base: Tensor,
+        z_detail: Tensor,
+        z_style: Tensor,
+        paint: bool = True,
+        fine: torch.dtype | None = None,
+    ) -> Tensor:
+        """`paint=False` skips the paint blocks: right, and faster, where every amount is 0.
+
+        `fine`: the dtype of the two fine stages, of one picture without paint and a gradient on the CPU; see
+        `decoding_dtype`.
+        """
         base, detail = self.restored(z_base, z_detail, z_style)
         style, brush, amount = self.codes(z_style, paint)
         linear = self.linear(base, detail)
         x = self.coarse(base, detail, style, brush, amount)
+        x = x if fine is None else x.to(fine)
         x = self.stage4(self.up4(x), style, brush, amount)
         x = self.stage2(self.up2(x), style, brush, amount)
         picture = linear.add_(0.5) if is_plain_inference(x) else linear + 0.5
@@ -142,10 +166,12 @@ class Decoder(nn.Module):
         self, base: Tensor, detail: Tensor, style: Tensor, brush: Tensor | None, amount: Tensor
     ) -> Tensor:
         """The features at the stride of z_detail, after its blocks."""
-        x = self.stage16(self.base_in(base), style, brush, amount)
-        x = self.up8(x)
-        beside = self.detail_in(detail)
-        x = x.add_(beside) if is_plain_inference(x) else x + beside
+        x = in_strips(self.base_in, base, self.base_in.out_channels, reach=1)
+        for step in self.stage16.steps(style, brush, amount):
+            x = step(x)
+        beside = in_strips(self.detail_in, detail, self.detail_in.out_channels, reach=1)
+        x = in_strips(self.up8, x, beside.shape[1], rows_out=2)
+        x = added(x, beside) if is_plain_inference(x) else x + beside
         del beside
         for step in self.stage8.steps(style, brush, amount):
             x = step(x)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 import torch
 from numpy.typing import DTypeLike
 from torch import Tensor
@@ -18,6 +17,7 @@ from pmavae.bands import (
     Band,
     Gates,
     fitting_rows,
+    gates_of,
     inner_of,
     plan_bands,
     rows_of,
@@ -27,37 +27,43 @@ from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.decoder import Decoder, Stage
 from pmavae.heap import trim
+from pmavae.large_maps import let_go, maps_in_memory_up_to
 from pmavae.latents import Latents
 from pmavae.paint import PaintBlock, grain
 from pmavae.pixels import Pixels, to_pixels
+from pmavae.precision import decoding_dtype
 
 
-@torch.no_grad()
 def decode_in_bands(
     decoder: Decoder, latents: Latents, dtype: DTypeLike, working_bytes: int = WORKING_BYTES
-) -> Pixels:
-    """Latents of batch 1, float32 on the decoder's device, as (H, W, 3), uint8 or uint16."""
-    z_base, z_detail, z_style = latents.z_base, latents.z_detail, latents.z_style
-    height, width = latents.height, latents.width
-    base, detail = decoder.restored(z_base, z_detail, z_style)
-    codes = Codes(*decoder.codes(z_style, paint=bool(z_style[:, -1].any())))
-    trim()
-    x = decoder.coarse(base, detail, codes.style, codes.brush, codes.amount)
-    trim()
-    rows = base.shape[2]
-    fitting = fitting_rows(base.shape[3] * BASE_STRIDE, decoder.widest, working_bytes)
-    halo = HALO if codes.brush is None else PAINT_HALO
-    sample, gates = sample_bands(rows, fitting, halo), Gates()
-    _fine(decoder, codes, torch.cat([rows_of(x, band, DETAIL_STRIDE) for band in sample]), sample, gates)
-    pixels: Pixels = np.empty((height, width, 3), dtype)
+) -> Iterator[Pixels]:
+    """Latents of batch 1, float32 on the decoder's device, as strips (h, W, 3) of pixels from the top."""
+    with torch.no_grad(), maps_in_memory_up_to(working_bytes):
+        base, detail = decoder.restored(latents.z_base, latents.z_detail, latents.z_style)
+        codes = Codes(*decoder.codes(latents.z_style, paint=bool(latents.z_style[:, -1].any())))
+        trim()
+        x = decoder.coarse(base, detail, codes.style, codes.brush, codes.amount)
+        fine = decoding_dtype(x.device, dtype, painted=codes.brush is not None) or x.dtype
+        trim()
+        rows = base.shape[2]
+        fitting = fitting_rows(base.shape[3] * BASE_STRIDE, decoder.widest, working_bytes)
+        halo = HALO if codes.brush is None else PAINT_HALO
+        sample = sample_bands(rows, fitting, halo)
+        gates = gates_of(sample, fitting)
+        sampled = torch.cat([rows_of(x, band, DETAIL_STRIDE) for band in sample]).to(fine)
+        _fine(decoder, codes, sampled, sample, gates)
     for band in plan_bands(rows, fitting, halo):
-        part = _fine(decoder, codes, rows_of(x, band, DETAIL_STRIDE), [band], gates.again())
-        part += decoder.linear(rows_of(base, band, BASE_STRIDE), rows_of(detail, band, DETAIL_STRIDE))
-        inner = inner_of(part, band, 1)[0, :, : height - band.first * BASE_STRIDE, :width]
-        top = band.first * BASE_STRIDE
-        pixels[top : top + inner.shape[1]] = to_pixels(inner.clamp_(0, 1), dtype)
+        with torch.no_grad():
+            of_band = rows_of(x, band, DETAIL_STRIDE).to(fine)
+            part = _fine(decoder, codes, of_band, [band], gates.again())
+            part += decoder.linear(rows_of(base, band, BASE_STRIDE), rows_of(detail, band, DETAIL_STRIDE))
+            inner = inner_of(part, band, 1)[
+                0, :, : latents.height - band.first * BASE_STRIDE, : latents.width
+            ]
+            strip = to_pixels(inner.clamp_(0, 1), dtype)
+        let_go(part.numel() * part.element_size())
+        yield strip
     trim()
-    return pixels
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ def _fine(decoder: Decoder, codes: Codes, x: Tensor, bands: list[Band], gates: G
     """The two fine stages and the output, but for what is linear, on bands of one size: (B, 3, h, W)."""
     x = _stage(decoder.stage4, codes, decoder.up4(x), bands, gates, 4)
     x = _stage(decoder.stage2, codes, decoder.up2(x), bands, gates, 2)
-    picture: Tensor = decoder.out(x)
+    picture: Tensor = decoder.out(x).float()
     if codes.brush is not None:
         picture += codes.amount * decoder.paint_out(x)
     return picture.add_(0.5)

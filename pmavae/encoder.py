@@ -13,6 +13,7 @@ from pmavae.blocks import MobileConv, ParallelMambaBlock, zero_init
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
 from pmavae.exchange import exchange, exchange_variances
 from pmavae.inference import in_channels_last
+from pmavae.large_maps import both_in_strips, in_strips
 from pmavae.style import join_style, normalise, statistics
 
 INITIAL_LOGVAR = -6.0  # posterior noise of 5 % of a latent's deviation: too little to blur the start
@@ -134,23 +135,43 @@ class Encoder(nn.Module):
 
         fine: the statistics of the first two stages. linear_detail and linear_base: of `linear`.
         """
-        at8 = cast(nn.Sequential, self.stages[2])[1:](x)
-        at16 = self.stages[3](at8)
-        detail, logvar_detail = self.detail_head(at8).float().chunk(2, dim=1)
-        base, logvar_base = self.base_head(at16).float().chunk(2, dim=1)
+        _, *blocks = cast(nn.Sequential, self.stages[2])
+        for block in blocks:
+            x = block(x)
+        at8 = x
+        step, *blocks = cast(nn.Sequential, self.stages[3])
+        at16 = in_strips(step, at8, self.config.encoder_channels[3], reach=1, rows_in=2)
+        for block in blocks:
+            at16 = block(at16)
+        of_detail = in_strips(self.detail_head, at8, 2 * self.config.detail_channels)
+        of_base = in_strips(self.base_head, at16, 2 * self.config.base_channels)
+        detail, logvar_detail = of_detail.float().chunk(2, dim=1)
+        base, logvar_base = of_base.float().chunk(2, dim=1)
         learned, logvar_style = self.style_head([*fine, statistics(at8), statistics(at16)])
         detail, base = detail + linear_detail, base + linear_base
+        del of_detail, of_base, linear_detail, linear_base, x, at8, at16
         base_stats, detail_stats = statistics(base), statistics(detail)
-        z_base, z_detail = exchange(normalise(base, base_stats), normalise(detail, detail_stats))
-        variances = exchange_variances(_variance(logvar_base), _variance(logvar_detail))
+
+        def means(base: Tensor, detail: Tensor) -> tuple[Tensor, Tensor]:
+            return exchange(normalise(base, base_stats), normalise(detail, detail_stats))
+
+        z_base, z_detail = both_in_strips(means, base, detail)
+        del base, detail
+        logvar_base, logvar_detail = both_in_strips(_exchanged_logvars, logvar_base, logvar_detail)
         return Posterior(
             z_base=z_base,
             z_detail=z_detail,
             z_style=join_style(base_stats, detail_stats, learned.float()),
-            logvar_base=variances[0].log(),
-            logvar_detail=variances[1].log(),
+            logvar_base=logvar_base,
+            logvar_detail=logvar_detail,
             logvar_style=logvar_style.float()[:, :, None, None],
         )
+
+
+def _exchanged_logvars(base: Tensor, detail: Tensor) -> tuple[Tensor, Tensor]:
+    """What the heads say of the variances, as log-variances of what is exchanged."""
+    of_base, of_detail = exchange_variances(_variance(base), _variance(detail))
+    return of_base.log(), of_detail.log()
 
 
 def _block_maps(x: Tensor, unshuffle_and_map: nn.Sequential, side: int) -> Tensor:

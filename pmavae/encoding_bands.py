@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pmavae.bands import (
@@ -13,6 +12,7 @@ from pmavae.bands import (
     Band,
     Gates,
     fitting_rows,
+    gates_of,
     inner_of,
     plan_bands,
     sample_bands,
@@ -21,40 +21,47 @@ from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.encoder import Encoder, Posterior
 from pmavae.heap import trim
+from pmavae.large_maps import empty_map, let_go, maps_in_memory_up_to
 from pmavae.latents import padded
-from pmavae.pixels import Pixels
+from pmavae.row_source import RowSource
 from pmavae.style import log_statistics
 
 
 @torch.no_grad()
 def encode_in_bands(
-    encoder: Encoder, pixels: Pixels, device: torch.device, working_bytes: int = WORKING_BYTES
+    encoder: Encoder, source: RowSource, device: torch.device, working_bytes: int = WORKING_BYTES
 ) -> Posterior:
     """(H, W, 3), uint8 or uint16, as the encoder gives it for the padded picture."""
     trim()
-    height, width = pixels.shape[:2]
+    height, width = source.shape[:2]
     rows, columns = padded(height) // BASE_STRIDE, padded(width) // BASE_STRIDE
     fitting = fitting_rows(columns * BASE_STRIDE, encoder.widest, working_bytes)
-    sample, gates = sample_bands(rows, fitting, ENCODER_HALO), Gates()
-    parts = [_padded_rows(pixels, band, device) for band in sample]
+    sample = sample_bands(rows, fitting, ENCODER_HALO)
+    gates = gates_of(sample, fitting)
+    parts = [_padded_rows(source, band, device) for band in sample]
     _fine(encoder, torch.cat(parts), sample[0], gates, None)
+    del parts
     sums = [Sums() for _ in range(2)]
-    at8: Tensor | None = None  # (1, C, H/8, W/8), filled in place: parts to be joined would be there twice
-    linear: list[tuple[Tensor, Tensor]] = []
-    for band in plan_bands(rows, fitting, ENCODER_HALO):
-        part = _padded_rows(pixels, band, device)
-        own = inner_of(_fine(encoder, part, band, gates.again(), sums), band, DETAIL_STRIDE)
-        if at8 is None:
-            shape = (1, own.shape[1], rows * BASE_STRIDE // DETAIL_STRIDE, own.shape[3])
-            at8 = torch.empty(shape, device=device).contiguous(memory_format=torch.channels_last)
-        top = band.first * BASE_STRIDE // DETAIL_STRIDE
-        at8[:, :, top : top + own.shape[2]] = own
-        linear.append(encoder.linear(inner_of(part, band, 1)))
-    details, bases = zip(*linear, strict=True)
-    fine = [one.statistics() for one in sums]
-    assert at8 is not None
-    trim()
-    return encoder.finish(at8, fine, torch.cat(details, 2), torch.cat(bases, 2))
+    wholes: list[Tensor] = []  # filled in place: parts to be joined would be there twice
+    with maps_in_memory_up_to(working_bytes):
+        for band in plan_bands(rows, fitting, ENCODER_HALO):
+            part = _padded_rows(source, band, device)
+            at8 = inner_of(_fine(encoder, part, band, gates.again(), sums), band, DETAIL_STRIDE)
+            own = (at8, *encoder.linear(inner_of(part, band, 1)))
+            if not wholes:
+                shapes = [
+                    (x.shape[1], rows * x.shape[2] // (band.last - band.first), x.shape[3]) for x in own
+                ]
+                wholes = [empty_map((1, *shape), x) for shape, x in zip(shapes, own, strict=True)]
+            for whole, x in zip(wholes, own, strict=True):
+                top = band.first * x.shape[2] // (band.last - band.first)
+                whole[:, :, top : top + x.shape[2]] = x
+            let_go(2 * at8.numel() * at8.element_size())
+        fine = [one.statistics() for one in sums]
+        del part, at8, own, whole, x
+        trim()
+        # Popped, so that each can go as soon as it has served.
+        return encoder.finish(wholes.pop(0), fine, wholes.pop(0), wholes.pop(0))
 
 
 class Sums:
@@ -92,15 +99,11 @@ def _fine(encoder: Encoder, x: Tensor, band: Band, gates: Gates, sums: list[Sums
     return encoder.to_coarse(x)
 
 
-def _padded_rows(pixels: Pixels, band: Band, device: torch.device) -> Tensor:
+def _padded_rows(source: RowSource, band: Band, device: torch.device) -> Tensor:
     """The rows that are computed for a band, (1, 3, h, W) in [0, 1], reflected as `reflect_pad` does."""
-    rows = _reflected(
-        np.arange(band.outer_first * BASE_STRIDE, band.outer_last * BASE_STRIDE), pixels.shape[0]
-    )
-    columns = _reflected(np.arange(padded(pixels.shape[1])), pixels.shape[1])
-    part = torch.from_numpy(pixels[rows][:, columns]).to(device)
-    return part.permute(2, 0, 1)[None].float() / np.iinfo(pixels.dtype).max
-
-
-def _reflected(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    return np.where(index < length, index, 2 * (length - 1) - index)
+    height, width = source.shape[:2]
+    first, last = band.outer_first * BASE_STRIDE, band.outer_last * BASE_STRIDE
+    part = source.rows(first, min(last, height))
+    edges = ((0, max(0, last - height)), (0, padded(width) - width), (0, 0))
+    picture = torch.from_numpy(np.pad(part, edges, mode="reflect")).to(device)
+    return picture.permute(2, 0, 1)[None].float() / np.iinfo(source.dtype).max

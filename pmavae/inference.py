@@ -17,6 +17,7 @@ from torch import Tensor, nn
 # That a map takes of the rows that are computed at a time, where a pass is local: they stay in the cache, and
 # malloc has the memory for the next rows at hand, where that of a large map is fetched page by page.
 STRIP_BYTES = 8 << 20
+SUM_BYTES = 1 << 20  # of a narrow map, widened, that are summed at a time
 
 _ONES = [1, 1]
 
@@ -33,7 +34,7 @@ def is_plain_inference(x: Tensor) -> bool:
 
 
 @cache
-def _fused() -> Any:
+def fused() -> Any:
     """oneDNN's convolution with something after it, None where this torch lacks it or it fails."""
     try:
         operator = torch.ops.mkldnn._convolution_pointwise
@@ -57,7 +58,8 @@ def conv_silu(
     if isinstance(padding, int):
         padding = (padding, padding)
     sides = [int(side) for side in conv.padding] if padding is None else list(padding)
-    if x.device.type == "cpu" and (operator := _fused()):
+    weight, bias = _like(x, weight, bias)
+    if x.device.type == "cpu" and (operator := fused()):
         result: Tensor = operator(x, weight, bias, sides, _ONES, _ONES, conv.groups, "swish", [], "")
         return result
     return F.silu(F.conv2d(x, weight, bias, padding=sides, groups=conv.groups), inplace=True)
@@ -65,12 +67,46 @@ def conv_silu(
 
 def conv_add(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 1 × 1 convolution and what is added to it."""
-    if x.device.type == "cpu" and (operator := _fused()):
+    weight, bias = _like(x, weight, bias)
+    if x.device.type == "cpu" and (operator := fused()):
         result: Tensor = operator.binary(
             x, other, weight, bias, [0, 0], _ONES, _ONES, 1, "add", 1.0, None, [], None
         )
         return result
     return F.conv2d(x, weight, bias).add_(other)
+
+
+def conv_alone(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A convolution of stride 1; torch's own is slower where it is 1 × 1 and in float32."""
+    weight, bias = _like(x, conv.weight, conv.bias)
+    sides = [int(side) for side in conv.padding]
+    if x.device.type == "cpu" and (operator := fused()):
+        result: Tensor = operator(x, weight, bias, sides, _ONES, _ONES, conv.groups, "none", [], "")
+        return result
+    return F.conv2d(x, weight, bias, padding=sides, groups=conv.groups)
+
+
+def _like(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Weights in the dtype of the features, which is what a convolution is computed in."""
+    return weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+
+
+def sums_of(x: Tensor) -> Tensor:
+    """Sums (B, C) over the positions of a map, in float32 at least.
+
+    A narrow map is widened in parts that stay in the cache: torch would widen it whole, in new memory.
+    """
+    if x.dtype in (torch.float32, torch.float64):
+        return x.sum((2, 3))
+    rows = max(1, SUM_BYTES // (4 * x[:, :, :1].numel()))
+    return torch.stack([part.float().sum((2, 3)) for part in x.split(rows, dim=2)]).sum(0)
+
+
+def means_of(x: Tensor) -> Tensor:
+    """Means (B, C) over the positions of a map, in float32 at least."""
+    if x.dtype in (torch.float32, torch.float64):
+        return x.mean((2, 3))
+    return sums_of(x) / (x.shape[2] * x.shape[3])
 
 
 def modulated(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +117,7 @@ def modulated(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> tuple[Tensor, Te
 
 def strips_of(x: Tensor, widest: int) -> list[slice]:
     """Rows of x (B, C, H, W) that can be computed one after the other, with `widest` channels at most."""
-    row_bytes = x.shape[0] * widest * x.shape[3] * 4
+    row_bytes = x.shape[0] * widest * x.shape[3] * x.element_size()
     rows = max(1, STRIP_BYTES // row_bytes)
     return [slice(start, min(start + rows, x.shape[2])) for start in range(0, x.shape[2], rows)]
 

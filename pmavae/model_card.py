@@ -18,6 +18,7 @@ from typing import Any
 from pmavae.errors import WeightsError
 from pmavae.manifest import WeightsEntry, WeightsIndex, released_weights
 from pmavae.refinement.config import TASK as FEATURES
+from pmavae.vmamba.config import TASK as VMAMBA
 
 CARD_FILE = "README.md"  # by which name the Hub shows a card
 PIPELINE = "image-to-image"  # the Hub's name for what all tasks do, but for the feature network
@@ -31,10 +32,13 @@ _TITLES = {
     "upscale": "enlarges pictures two or four times",
     "texture-vary": "gives surfaces other textures",
     FEATURES: "compares pictures by their features",
+    VMAMBA: "a classifier and backbone without attention",
 }
+_PIPELINES = {FEATURES: "image-feature-extraction", VMAMBA: "image-classification"}
 _EXAMPLES = {
     "base": "pmavae style-mix photo.jpg painting.jpg --weights {name} -o out.png",
     "texture-vary": "pmavae texture-vary photo.jpg --weights {name} --count 4",
+    VMAMBA: "pmavae train --data photos/ --perceptual vmamba-tiny={name}",
 }
 
 
@@ -154,7 +158,7 @@ def _front_matter(facts: CardFacts) -> list[str]:
     rows: dict[str, Any] = {
         "license": facts.licence.lower().replace(" ", "-") if facts.licence else "unknown",
         "library_name": "pmavae",
-        "pipeline_tag": "image-feature-extraction" if facts.task == FEATURES else PIPELINE,
+        "pipeline_tag": _PIPELINES.get(facts.task, PIPELINE),
         "tags": tags,
         "datasets": list(facts.datasets),
         "metrics": metrics,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pmavae.blocks import FiLM, zero_init
 from pmavae.inference import conv_add, conv_silu, is_plain_inference, modulated, strips_of, with_neighbours
+from pmavae.large_maps import empty_map, let_go
 
 NOISE_CHANNELS = 4
 
@@ -65,11 +66,12 @@ class PaintBlock(nn.Module):
         strips = strips_of(x, 2 * x.shape[1])
         if len(strips) == 1:
             return self.with_noise(x, grain(height, width, x.device), brush, amount)
-        result = torch.empty_like(x, memory_format=torch.channels_last)
+        result = empty_map(tuple(x.shape), x)
         for rows in strips:
             outer, inner = with_neighbours(x, rows, self.stroke.kernel_size[0] // 2)
             noise = grain(outer.shape[2], width, x.device, rows.start - inner.start)
             result[:, :, rows] = self.with_noise(outer, noise, brush, amount)[:, :, inner]
+            let_go(2 * outer.numel() * outer.element_size())
         return result
 
     def with_noise(self, x: Tensor, noise: Tensor, brush: Tensor, amount: Tensor) -> Tensor:

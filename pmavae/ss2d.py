@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.inference import conv_silu, is_plain_inference
+from pmavae.inference import conv_alone, conv_silu, is_plain_inference
+from pmavae.large_maps import in_strips
 from pmavae.scan import directional_scan, fused_scan_for
 
 DIRECTIONS = 4
@@ -81,28 +82,60 @@ class SS2D(nn.Module):
 
     def scanned_in(self, x: Tensor) -> Tensor:
         """What is scanned, for inference: x (B, C, H, W), projected and convolved."""
-        return conv_silu(self.in_proj(x), self.conv, self.conv.weight, self.conv.bias)
+        return conv_silu(conv_alone(x, self.in_proj), self.conv, self.conv.weight, self.conv.bias)
 
     def selective_scan(self, u: Tensor) -> Tensor:
-        """(B, H, W, C) to (B, H, W, C): the sum over directions, in float32 at least.
+        """(B, H, W, C) to (B, H, W, C), as `selective_scan_2d`."""
+        return selective_scan_2d(u, self.x_proj, self.dt_proj, self.dt_bias, self.A_log, self.D)
 
-        Half precision would lose the state: with decays near 1 a scan adds thousands of steps.
-        """
-        with torch.autocast(u.device.type, enabled=False):
-            u = u if u.dtype == torch.float64 else u.float()
-            projected = F.linear(u, self.x_proj.flatten(0, 1).to(u.dtype))  # (B, H, W, 4 * (R + 2N))
-            projected = projected.unflatten(-1, (DIRECTIONS, -1))  # (B, H, W, 4, R + 2N)
-            if self.d_state == 1 and (fused := fused_scan_for(u)):
-                rate = torch.exp(self.A_log[..., 0])  # (4, C)
-                return fused(u, projected, self.dt_proj, self.dt_bias, rate, self.D.sum(0))
-            projected = projected.permute(3, 0, 1, 2, 4)  # (4, B, H, W, R + 2N)
-            low_rank, B, C = projected.split((self.rank, self.d_state, self.d_state), dim=-1)
-            delta = low_rank.flatten(1, 3) @ self.dt_proj.transpose(1, 2).to(u.dtype)  # (4, B*H*W, C)
-            delta = F.softplus(delta + self.dt_bias[:, None])
-            delta = delta.unflatten(1, u.shape[:3])  # (4, B, H, W, C)
-            A = -torch.exp(self.A_log)[:, None, None, None]  # (4, 1, 1, 1, C, N)
-            decay = torch.exp(delta[..., None] * A)  # (4, B, H, W, C, N)
-            drive = (delta * u)[..., None] * B[..., None, :]  # (4, B, H, W, C, N)
-            h = directional_scan(decay.flatten(-2), drive.flatten(-2)).unflatten(-1, (-1, self.d_state))
-            y = (h * C[..., None, :]).sum((0, -1))  # (B, H, W, C)
-            return y + u * self.D.sum(0)
+
+def selective_scan_2d(
+    u: Tensor, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor
+) -> Tensor:
+    """Four selective scans of u (B, H, W, C) and their sum, (B, H, W, C), in float32 at least.
+
+    x_proj: (4, R + 2N, C). dt_proj: (4, C, R). dt_bias, D: (4, C). A_log: (4, C, N). The first of the
+    four directions goes row by row, the second column by column, the others go back on these.
+
+    Half precision would lose the state: with decays near 1 a scan adds thousands of steps.
+    """
+    rank, d_state = dt_proj.shape[-1], A_log.shape[-1]
+    with torch.autocast(u.device.type, enabled=False):
+        u = u if u.dtype == torch.float64 else u.float()
+        projected = _projected(u, x_proj).unflatten(-1, (DIRECTIONS, -1))  # (B, H, W, 4, R + 2N)
+        if fused := fused_scan_for(u):
+            rate = torch.exp(A_log)  # (4, C, N)
+            y = fused(u, _of_state(projected, rank, 0), dt_proj, dt_bias, rate[..., 0], D.sum(0))
+            for state in range(1, d_state):  # states of a channel share nothing but its step sizes
+                own = _of_state(projected, rank, state)
+                y += fused(u, own, dt_proj, dt_bias, rate[..., state], torch.zeros_like(D[0]))
+            return y
+        projected = projected.permute(3, 0, 1, 2, 4)  # (4, B, H, W, R + 2N)
+        low_rank, B, C = projected.split((rank, d_state, d_state), dim=-1)
+        delta = low_rank.flatten(1, 3) @ dt_proj.transpose(1, 2).to(u.dtype)  # (4, B*H*W, C)
+        delta = F.softplus(delta + dt_bias[:, None])
+        delta = delta.unflatten(1, u.shape[:3])  # (4, B, H, W, C)
+        A = -torch.exp(A_log)[:, None, None, None]  # (4, 1, 1, 1, C, N)
+        decay = torch.exp(delta[..., None] * A)  # (4, B, H, W, C, N)
+        drive = (delta * u)[..., None] * B[..., None, :]  # (4, B, H, W, C, N)
+        h = directional_scan(decay.flatten(-2), drive.flatten(-2)).unflatten(-1, (-1, d_state))
+        y = (h * C[..., None, :]).sum((0, -1))  # (B, H, W, C)
+        return y + u * D.sum(0)
+
+
+def _of_state(projected: Tensor, rank: int, state: int) -> Tensor:
+    """Of (…, R + 2N), the R low-rank step sizes and B and C of one state, (…, R + 2)."""
+    d_state = (projected.shape[-1] - rank) // 2
+    if d_state == 1:
+        return projected
+    return projected[..., [*range(rank), rank + state, rank + d_state + state]]
+
+
+def _projected(u: Tensor, x_proj: Tensor) -> Tensor:
+    """(B, H, W, C) to (B, H, W, 4 * (R + 2N)): Δ in its bottleneck, B and C of all directions."""
+    weight = x_proj.flatten(0, 1).to(u.dtype)
+
+    def project(x: Tensor) -> Tensor:
+        return F.linear(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
+
+    return in_strips(project, u.permute(0, 3, 1, 2), weight.shape[0]).permute(0, 2, 3, 1)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pmavae.config import ModelConfig
 from pmavae.inference import is_plain_inference
+from pmavae.large_maps import let_go
 
 # Deviation of a channel that does not vary: keeps flat pictures finite. Latents have about unit
 # variance over photographs, so this is one part in a hundred of what is usual.
@@ -46,6 +47,7 @@ def means_and_variances(z: Tensor) -> tuple[Tensor, Tensor]:
         counts.append(part.shape[0])
         means.append(mean)
         squares.append((part - mean).square_().sum(0))
+        let_go(part.numel() * part.element_size())
     share = torch.tensor(counts, dtype=torch.float64, device=z.device)[:, None] / pixels.shape[0]
     each = torch.stack(means).double()
     whole = (share * each).sum(0, keepdim=True)

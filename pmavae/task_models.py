@@ -16,6 +16,8 @@ from pmavae.task_network import Builder, TaskNetwork
 from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import TextureConfig
 from pmavae.texture.network import TexturePrior
+from pmavae.vmamba.config import VMambaConfig
+from pmavae.vmamba.network import VMamba
 from pmavae.weightless import weightless
 from pmavae.weights import AnyConfig, Shapes, shapes_of
 
@@ -35,6 +37,8 @@ def network_shapes(config: AnyConfig) -> Shapes | None:
                 return shapes_of(TexturePrior(config))
             case FeatureConfig():
                 return shapes_of(FeatureNetwork(config))
+            case VMambaConfig():
+                return shapes_of(VMamba(config))
         return shapes_of(PMAVAE(config))
 
 

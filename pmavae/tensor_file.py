@@ -301,16 +301,24 @@ part_prefix = ""
 
 def write_atomically(path: str | Path, data: bytes, *, error: type[PMAVAEError]) -> None:
     """Write a file so that nobody ever sees half of it; raises `error`, naming it, where that fails."""
+    with atomic_file(path, error=error) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def atomic_file(path: str | Path, *, error: type[PMAVAEError]) -> Iterator[BinaryIO]:
+    """A file to write, which is in its place once the block has ended, and nowhere where it raises."""
     target = Path(os.path.realpath(path))  # a link stays a link
     part = target.with_name(f".{part_prefix}{secrets.token_hex(8)}.part")
     try:
         if target.exists() and not target.is_file():
             # Renaming over a device such as /dev/null would replace the device.
-            target.write_bytes(data)
+            with target.open("wb") as stream:
+                yield stream
             return
         try:
             with part.open("xb") as stream:
-                stream.write(data)
+                yield stream
             part.replace(target)
         except BaseException:
             part.unlink(missing_ok=True)

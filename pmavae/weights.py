@@ -40,6 +40,8 @@ from pmavae.tensor_file import (
 )
 from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import TextureConfig
+from pmavae.vmamba.config import TASK as VMAMBA
+from pmavae.vmamba.config import VMambaConfig
 from pmavae.weightless import weightless
 
 ARCHITECTURE_VERSION = 1  # goes up when the same configuration gets other parameters or another meaning
@@ -49,13 +51,14 @@ MAX_LIST = 100  # stages, blocks or scales that are listed
 MAX_BYTES = 2**31  # of tensors: a billion parameters in fp16, a hundred times those of the largest preset
 METADATA_KEYS = frozenset({METADATA_KEY, CHECKSUM_KEY, "format"})  # "format": what other libraries write
 
-AnyConfig = ModelConfig | RestorationConfig | TextureConfig | FeatureConfig | NetworkConfig
+AnyConfig = ModelConfig | RestorationConfig | TextureConfig | FeatureConfig | VMambaConfig | NetworkConfig
 Shapes = Mapping[str, tuple[int, ...]]
 Network = TypeVar("Network", bound=nn.Module)
 _TASK_CONFIGS: dict[str, type[AnyConfig]] = {
     **dict.fromkeys(RESTORATIONS, RestorationConfig),
     TEXTURE: TextureConfig,
     FEATURES: FeatureConfig,
+    VMAMBA: VMambaConfig,
 }
 
 
@@ -220,7 +223,7 @@ def _check_shapes(file: TensorFile, config: AnyConfig, shapes: Callable[[AnyConf
 
 def _blocks(config: AnyConfig) -> int:
     """How many blocks, each with a tensor at least, a network of this configuration has at least."""
-    counts = [value for key, value in config.to_dict().items() if key.endswith("blocks") or key == "depth"]
+    counts = [value for key, value in config.to_dict().items() if key.endswith(("blocks", "depths", "depth"))]
     return sum(sum(count) if isinstance(count, list) else count for count in counts)
 
 

@@ -234,6 +234,7 @@ class Task(ABC):
     writes: ClassVar[Literal["image", "latents"]] = "image"  # where the output's suffix does not say
     input_name: ClassVar[str] = "INPUT"  # what the usage line calls the inputs
     takes: ClassVar[Literal["latents", "pixels"]] = "latents"  # what transform is given, and returns
+    large: ClassVar[bool] = False  # takes latents of pictures with more pixels than are read as a whole
     deep: ClassVar[bool] = (
         False  # whether it takes pixels of 16 bits, where an input has them, and returns such
     )

@@ -52,5 +52,11 @@ def pixels_of(path: Path, options: RunOptions) -> float:
             return path.stat().st_size / (4 * _latent_values(options))
         with Image.open(path, formats=READABLE) as image:
             return image.width * image.height
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as reason:
+        from pmavae_cli.large_picture import MAX_PIXELS
+        from pmavae_cli.picture import pixels_named
+
+        pixels = pixels_named(reason)
+        return pixels if pixels <= MAX_PIXELS else 0
     except Exception:  # what a damaged header leads to is told when it is read in earnest
         return 0

@@ -49,7 +49,8 @@ _BY_SUFFIX = {suffix: f for f in FORMATS for suffix in f.suffixes}
 FORMAT_NAMES = tuple(suffix[1:] for suffix in _BY_SUFFIX)
 SUFFIXES = frozenset(_BY_SUFFIX) | {".gif"}  # 256 colours are enough to read, not to write
 
-_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM", b"RIFF", b"GIF8")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", *_TIFF, b"BM", b"RIFF", b"GIF8")
 
 
 def format_of(path: Path) -> Format | None:

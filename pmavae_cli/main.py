@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -65,6 +66,8 @@ def build_cli(registry: Registry) -> click.Group:
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status, and leaves no traceback unless asked to."""
     arguments = list(sys.argv[1:] if args is None else args)
+    if args is None:
+        signal.signal(signal.SIGTERM, _terminate)
     with warnings.catch_warnings():
         # Libraries warn their callers; a user can do nothing about it.
         if "--debug" not in arguments:
@@ -87,7 +90,10 @@ def _main(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error.__cause__ or error, Terminated):
+            say("terminated")
+            return 143
         say("interrupted")
         return 130
     except PMAVAEError as error:
@@ -98,6 +104,14 @@ def _main(arguments: list[str]) -> int:
             f"unexpected error: {type(error).__name__}: {error}; run again with --debug for the traceback",
             error,
         )
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as of a batch system whose time is up: what is half written goes, as after Ctrl-C."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
 
 
 def _failed(arguments: list[str], message: str, error: Exception) -> int:

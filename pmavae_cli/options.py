@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -150,6 +150,13 @@ COMMON_OPTIONS = (
         help="Where to compute.",
     ),
     click.Option(
+        ["--precision"],
+        type=click.Choice(["auto", "float32"]),
+        default="auto",
+        show_default=True,
+        help="Of what is computed: auto takes a shorter type where a device is fast in it.",
+    ),
+    click.Option(
         ["--threads"], type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: all cores."
     ),
     click.Option(
@@ -212,6 +219,7 @@ class RunOptions:
     weights: str | None = None
     offline: bool = False
     device: str = "auto"
+    precision: Literal["auto", "float32"] = "auto"
     threads: int | None = None
     max_memory: int | None = None  # bytes
     ray: str | None = None  # address of a cluster; "local" for one of this machine

@@ -53,6 +53,34 @@ _XMP_ORIENTATION = (
 _OTHER_METADATA = frozenset((700, 33723, 34377, 34675))  # XMP, IPTC, Photoshop and ICC in a TIFF file
 
 
+class TooLargeError(ImageError):
+    """A picture with more pixels than are read as a whole."""
+
+    pixels: int
+
+    @classmethod
+    def of(cls, name: str, reason: BaseException) -> TooLargeError:
+        """From what Pillow says of a picture beyond its limit."""
+        limit, pixels = millions(Image.MAX_IMAGE_PIXELS or 0), pixels_named(reason)
+        error = cls(
+            f"{name} has {millions(pixels)} million pixels: make it smaller first, to {limit} million "
+            "at most; pmavae encode and pmavae decode take more"
+        )
+        error.pixels = pixels
+        return error
+
+
+def pixels_named(reason: BaseException) -> int:
+    """The number of pixels in what Pillow says of a picture beyond its limit, which tells it only so."""
+    found = re.search(r"\(([0-9]+) pixels\)", str(reason))
+    return int(found[1]) if found else 0
+
+
+def millions(pixels: int) -> int:
+    """A number for messages."""
+    return pixels // 1_000_000
+
+
 @dataclass(frozen=True)
 class Picture:
     """The first frame of a picture file, upright."""
@@ -75,9 +103,8 @@ def read_picture(stream: BinaryIO, name: str) -> Picture:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(stream, formats=READABLE) as image:
                 return _convert(image, stream, name)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise ImageError(f"{name} has more than {limit} million pixels: make it smaller first") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as reason:
+        raise TooLargeError.of(name, reason) from None
     except UnidentifiedImageError:
         if starts_like_a_picture(first_bytes):
             raise ImageError(f"{name} is damaged or truncated: copy it again from where it came") from None
@@ -121,8 +148,8 @@ def _convert(image: Image.Image, stream: BinaryIO, name: str) -> Picture:
     carried: dict[str, str] = {}
     tables = getattr(image, "quantization", None)
     profile: bytes = image.info.get("icc_profile") or b""
-    orientation, exif = _metadata(image)
-    xmp = _xmp(image)
+    orientation, exif = metadata_of(image)
+    xmp = xmp_of(image)
     if plain:
         colours, alpha = read_channels(image, stream)
     else:
@@ -195,7 +222,7 @@ def _from_cmyk(image: Image.Image, profile: bytes) -> Image.Image:
     return image.convert("RGB")
 
 
-def _xmp(image: Image.Image) -> bytes:
+def xmp_of(image: Image.Image) -> bytes:
     """The XMP packet, which says as well that the picture is upright."""
     found = image.info.get("xmp") or b""
     packet: bytes = found.encode() if isinstance(found, str) else bytes(found)
@@ -204,7 +231,7 @@ def _xmp(image: Image.Image) -> bytes:
     return packet
 
 
-def _metadata(image: Image.Image) -> tuple[int, bytes]:
+def metadata_of(image: Image.Image) -> tuple[int, bytes]:
     """The orientation tag, and the EXIF data without it and without what describes the file.
 
     Metadata that cannot be parsed is no reason to refuse the pixels.

@@ -13,7 +13,10 @@ from pmavae.config import MIN_SIZE
 from pmavae.pixels import Pixels
 from pmavae_cli.api import Task
 from pmavae_cli.formats import Format
+from pmavae_cli.jobs import Output
+from pmavae_cli.large_picture import is_large
 from pmavae_cli.session import LatentsError, Session, pixel_type
+from pmavae_cli.strip_writing import FORMATS, write_strips
 from pmavae_cli.writing import render_latents, render_picture, render_style
 
 
@@ -30,10 +33,12 @@ class LatentResult:
         """Width and height in px."""
         return self.latents.width, self.latents.height
 
-    def converted(self, form: Format) -> LatentResult | PixelResult:
-        """What a file of this format holds; all that takes a model is done here."""
+    def converted(self, form: Format) -> LatentResult | PixelResult | StripResult:
+        """What a file of this format holds; all that takes a model is done here, but for `StripResult`."""
         if not form.is_image:
             return self
+        if is_large(*self.size) and form.pillow in FORMATS:
+            return StripResult(self.session, self.latents, self.carried)
         dtype = pixel_type(self.carried) if form.deep else np.uint8
         return PixelResult(self.session, self.session.model.decode_pixels(self.latents, dtype), self.carried)
 
@@ -69,6 +74,26 @@ class PixelResult:
 
 
 @dataclass(frozen=True)
+class StripResult:
+    """Latents that are decoded while they are written, because the pixels are too many for memory."""
+
+    session: Session
+    latents: Latents
+    carried: Mapping[str, str]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in px."""
+        return self.latents.width, self.latents.height
+
+    def write(self, output: Output, quality: int, overwrite: bool) -> list[str]:
+        """Put a file in its place, and return a note for all that it cannot hold."""
+        dtype = pixel_type(self.carried) if output.format.deep else np.uint8
+        strips = self.session.model.decode_rows(self.latents, dtype)
+        return write_strips(output, strips, self.size, self.carried, quality, overwrite)
+
+
+@dataclass(frozen=True)
 class StyleResult:
     """A style, which only a latent file can hold."""
 
@@ -92,6 +117,7 @@ class StyleResult:
 
 
 Result = LatentResult | PixelResult | StyleResult
+Converted = Result | StripResult  # what is saved
 
 
 def as_result(session: Session, returned: Any, carried: Mapping[str, str], task: Task) -> Result:

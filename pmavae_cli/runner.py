@@ -178,7 +178,7 @@ class Runner:
         return found
 
     def _load(self, source: Source, ahead: Picture | None = None) -> Loaded:
-        loaded = self.session.load(source, self.side, ahead)
+        loaded = self.session.load(source, self.side, ahead, self.task.large)
         if self.makes_style and loaded.pixels is None:
             self.files.tell_fixed(source)
         return loaded

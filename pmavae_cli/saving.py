@@ -12,7 +12,7 @@ from pmavae_cli.disk_space import pixels_of
 from pmavae_cli.folder_tree import is_file
 from pmavae_cli.jobs import Job, Output
 from pmavae_cli.options import RunOptions
-from pmavae_cli.results import Result
+from pmavae_cli.results import Converted, StripResult
 from pmavae_cli.writing import write
 
 MAX_PIXELS = 25_000_000  # of the outputs of a job beside which another may be in memory
@@ -57,7 +57,7 @@ class Saver:
     ) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def save(self, job: Job, results: Sequence[tuple[Output, Result]], start: float) -> None:
+    def save(self, job: Job, results: Sequence[tuple[Output, Converted]], start: float) -> None:
         """Begin to save converted results; `wait` has to have been called for those before.
 
         start: the time.perf_counter() at which the job began.
@@ -75,7 +75,7 @@ class Saver:
                 raise error
 
     def _save(
-        self, results: Sequence[tuple[Output, Result]], start: float
+        self, results: Sequence[tuple[Output, Converted]], start: float
     ) -> tuple[list[Saved], Exception | None]:
         saved: list[Saved] = []
         try:
@@ -85,8 +85,11 @@ class Saver:
             return saved, error
         return saved, None
 
-    def save_now(self, output: Output, result: Result, start: float) -> Saved:
+    def save_now(self, output: Output, result: Converted, start: float) -> Saved:
         """Save in the thread of the caller, which Ctrl-C then ends at once."""
-        data, notes = result.render(output.format, self._options.quality)
-        write(output, data, self._options.overwrite)
+        if isinstance(result, StripResult):
+            notes = result.write(output, self._options.quality, self._options.overwrite)
+        else:
+            data, notes = result.render(output.format, self._options.quality)
+            write(output, data, self._options.overwrite)
         return Saved(output, result.size, notes, time.perf_counter() - start)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -26,19 +26,25 @@ from pmavae.latent_file import (
 from pmavae.latents import expected_shapes
 from pmavae.manifest import WeightsIndex, released_weights
 from pmavae.pixels import Pixels, eight_bits
+from pmavae.precision import set_precision
+from pmavae.row_source import RowSource
 from pmavae.style_source import fit_side, style_view
 from pmavae.task_network import Builder
 from pmavae_cli.carried import METADATA
 from pmavae_cli.console import Console
 from pmavae_cli.formats import LATENTS, format_of, starts_like_a_picture
 from pmavae_cli.inputs import Source
+from pmavae_cli.large_picture import LargePicture, open_large
 from pmavae_cli.offline import go_offline
 from pmavae_cli.options import RunOptions
-from pmavae_cli.picture import Picture, read_mask, read_picture
+from pmavae_cli.picture import Picture, TooLargeError, read_mask, read_picture
 from pmavae_cli.run_models import RunModels, choose_device
 
 # Reading makes an error of Pillow's warning of too large a picture, and all threads share their warnings.
 _READING = Lock()
+
+
+_Picture = TypeVar("_Picture", bound=Picture | LargePicture)
 
 
 class LatentsError(PMAVAEError):
@@ -51,7 +57,7 @@ class Loaded:
 
     latents: Latents
     carried: dict[str, str]  # see carried.py
-    pixels: Pixels | None = None  # (H, W, 3), what was encoded; None out of a latent file
+    pixels: Pixels | None = None  # (H, W, 3), what was encoded; None out of a latent file or a large picture
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,9 @@ class LoadedPixels:
     carried: dict[str, str]
     tables: Mapping[int, Sequence[int]] | None  # of a JPEG file
     decoded: bool  # out of latents
+
+
+_Found = Loaded | Style | Picture | LargePicture
 
 
 @dataclass(frozen=True)
@@ -96,26 +105,34 @@ class Session(RunModels):
             go_offline()  # a worker elsewhere has parsed no command line
         if options.threads:
             torch.set_num_threads(options.threads)
+        set_precision(options.precision)
         device = choose_device(options.device)
         dtype = getattr(torch, options.dtype)
         index = index or released_weights()
         return cls(options, console, task_weights, device, index, build_network, dtype)
 
-    def load(self, source: Source, side: int | None = None, ahead: Picture | None = None) -> Loaded:
+    def load(
+        self, source: Source, side: int | None = None, ahead: Picture | None = None, large: bool = False
+    ) -> Loaded:
         """A picture or a latent file as latents; raises PMAVAEError, naming it, in one sentence.
 
         side: the longer side, in px, to which a picture is resized before it is encoded. ahead: the picture,
-        where it was read before.
+        where it was read before. large: whether a picture may have more pixels than are read as a whole; the
+        result is then without them.
         """
-        found = self._noted(ahead, source) if ahead else self._read(source)
+        found = self._noted(ahead, source) if ahead else self._read(source, large=large and not side)
         if isinstance(found, Loaded):
             return found
+        if isinstance(found, LargePicture):
+            return Loaded(self._encoded(found.rows), found.carried)
         assert isinstance(found, Picture)
         pixels = fit_side(eight_bits(found.pixels), side) if side else found.pixels
+        return Loaded(self._encoded(pixels), found.carried, pixels)
+
+    def _encoded(self, pixels: Pixels | RowSource) -> Latents:
         latents = self.model.encode(pixels)
         # The log-variances would double a latent file for the few tasks that could use them.
-        latents = replace(latents, logvar_base=None, logvar_detail=None)
-        return Loaded(self.as_stored(latents), found.carried, pixels)
+        return self.as_stored(replace(latents, logvar_base=None, logvar_detail=None))
 
     def load_pixels(
         self, source: Source, side: int | None = None, ahead: Picture | None = None
@@ -138,6 +155,7 @@ class Session(RunModels):
             whole = found.latents
             style = Style(whole.z_style, whole.width, whole.height)
             return LoadedStyle(style, self.model.decode_pixels(whole), fixed=True)
+        assert isinstance(found, Picture)
         pixels = eight_bits(found.pixels)
         latents = self.as_stored(self.model.encode(style_view(pixels, scale)))
         style = Style(latents.z_style, latents.width, latents.height)
@@ -157,25 +175,25 @@ class Session(RunModels):
         """The latents of another picture or latent file."""
         return self.load(Source(str(path), Path(path))).latents
 
-    def _read(self, source: Source, style: bool = False) -> Loaded | Style | Picture:
+    def _read(self, source: Source, style: bool = False, large: bool = False) -> _Found:
         if source.path is None:
-            return self._parse(sys.stdin.buffer.read(), source, style)
+            return self._parse(sys.stdin.buffer.read(), source, style, large)
         try:
             with source.path.open("rb") as file:
                 # A pipe cannot be read twice, and what is in it shows only on reading.
-                return self._parse(file if file.seekable() else file.read(), source, style)
+                return self._parse(file if file.seekable() else file.read(), source, style, large)
         except OSError as reason:
             raise ImageError(f"{source.name} cannot be read: {reason.strerror or reason}") from None
 
-    def _parse(self, content: bytes | BinaryIO, source: Source, style: bool) -> Loaded | Style | Picture:
+    def _parse(self, content: bytes | BinaryIO, source: Source, style: bool, large: bool) -> _Found:
         stream = io.BytesIO(content) if isinstance(content, bytes) else content
         first_bytes = stream.read(12)
         stream.seek(0)
+        # By its path, a file that turns out to be of another kind is not read as a whole.
+        place = content if isinstance(content, bytes) else source.path
+        assert place is not None
         named = source.path is not None and format_of(source.path) is LATENTS
         if looks_like_latents(first_bytes) or (named and not starts_like_a_picture(first_bytes)):
-            # By its path, a file that turns out to be of another kind is not read as a whole.
-            place = content if isinstance(content, bytes) else source.path
-            assert place is not None
             # The loaded model's own shape counts before the preset that its name stands for.
             known = {**PRESETS, self.model.config.preset: self.model.config}
             read = read_latents_or_style if style else read_latents
@@ -184,11 +202,17 @@ class Session(RunModels):
             if isinstance(found, Style):
                 return replace(found, z_style=found.z_style.to(self.model.device))
             return Loaded(found.to(self.model.device), self._kept(header.picture))
+        picture: Picture | LargePicture
         with _READING:
-            picture = read_picture(stream, source.name)
+            try:
+                picture = read_picture(stream, source.name)
+            except TooLargeError as reason:
+                if not large:
+                    raise
+                picture = open_large(place, source.name, reason)
         return self._noted(picture, source)
 
-    def _noted(self, picture: Picture, source: Source) -> Picture:
+    def _noted(self, picture: _Picture, source: Source) -> _Picture:
         for note in picture.notes:
             self.console.note(f"{source.name}: {note}")
         return replace(picture, carried=self._kept(picture.carried))

@@ -11,7 +11,9 @@ import io
 import logging
 import struct
 import zlib
-from typing import BinaryIO
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
@@ -28,6 +30,8 @@ _BITS, _PHOTOMETRIC, _PLANAR, _EXTRA, _SAMPLE_FORMAT = 258, 262, 284, 338, 339
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _UNKNOWN, _PREMULTIPLIED, _STRAIGHT = 0, 1, 2  # what a fourth channel is
 _DEFLATE, _DIFFERENCES = 8, 2
+_LENGTHS, _OFFSETS = 279, 273  # of strips
+_CLASSIC, _BIG = b"II*\0\0\0\0\0", b"II+\0\x08\0\0\0\0\0\0\0\0\0\0\0"
 _STRIP_BYTES = 1 << 20  # of a TIFF file, so that a reader need not hold all of it
 XMP, ICC = 700, 34675  # tags of TIFF
 
@@ -101,19 +105,26 @@ def png_bytes(
     """
     squeezed = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     data = bytes(imagecodecs.png_encode(squeezed, level=6))
-    chunks = b""
-    if profile:
-        chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
-    if exif:
-        chunks += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    if xmp:
-        chunks += _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+    chunks = png_metadata(profile, exif, xmp)
     if not chunks:
         return data
     return data[:_PNG_HEADER_END] + chunks + data[_PNG_HEADER_END:]
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
+def png_metadata(profile: bytes, exif: bytes, xmp: bytes) -> bytes:
+    """The chunks of a PNG file that hold what of the three is not empty."""
+    chunks = b""
+    if profile:
+        chunks += png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
+    if exif:
+        chunks += png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    if xmp:
+        chunks += png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+    return chunks
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """One chunk of a PNG file."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
@@ -124,23 +135,48 @@ def tiff_bytes(
 
     Raises ImageError beyond the 4 GB that it can hold.
     """
-    height, width, channels = pixels.shape
-    rows = max(1, _STRIP_BYTES // (pixels.itemsize * width * channels))
-    strips = [_strip(pixels[top : top + rows]) for top in range(0, height, rows)]
-    if sum(map(len, strips)) >= 2**32 - 2**20:
+    rows = tiff_rows(pixels.shape[1] * pixels.shape[2] * pixels.itemsize)
+    strips = [tiff_strip(pixels[top : top + rows]) for top in range(0, len(pixels), rows)]
+    lengths = [*map(len, strips)]
+    if sum(lengths) >= 2**32 - 2**20:
         raise ImageError("a TIFF file cannot hold so large a picture: choose another format")
-    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    return b"".join((tiff_head(pixels.shape, pixels.dtype, rows, lengths, profile, exif, xmp), *strips))
+
+
+def tiff_rows(row_bytes: int) -> int:
+    """The rows of a strip of a TIFF file."""
+    return max(1, _STRIP_BYTES // row_bytes)
+
+
+def tiff_head(
+    shape: tuple[int, ...],
+    kind: np.dtype[Any],
+    rows: int,
+    lengths: Sequence[int],
+    profile: bytes,
+    exif: bytes,
+    xmp: bytes,
+    big: bool = False,
+) -> bytes:
+    """What precedes the strips of a TIFF file: (H, W, C), uint8 or uint16, strips of so many rows and bytes.
+
+    big: as BigTIFF, which holds more than 4 GB.
+    """
+    height, width, channels = shape
+    directory = TiffImagePlugin.ImageFileDirectory_v2(_BIG if big else _CLASSIC)
     carried = Image.Exif()
     carried.load(exif)
     for tag in carried:
         directory[tag] = carried.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else carried[tag]
     directory[256], directory[257] = width, height
-    directory[_BITS] = (8 * pixels.itemsize,) * channels
+    directory[_BITS] = (8 * kind.itemsize,) * channels
     directory[259], directory[317] = _DEFLATE, _DIFFERENCES
     directory[_PHOTOMETRIC] = _BLACK_IS_ZERO if channels < 3 else _RGB
     directory[277], directory[278], directory[_PLANAR] = channels, rows, 1
-    directory[279] = tuple(map(len, strips))
-    directory[273] = tuple(sum(map(len, strips[:i])) for i in range(len(strips)))  # moved when it is written
+    for tag in (_OFFSETS, _LENGTHS):
+        directory.tagtype[tag] = TiffTags.LONG8 if big else TiffTags.LONG
+    directory[_LENGTHS] = tuple(lengths)
+    directory[_OFFSETS] = tuple(accumulate(lengths[:-1], initial=0))  # moved when it is written
     directory[_SAMPLE_FORMAT] = (1,) * channels
     if channels in (2, 4):
         directory[_EXTRA] = (_STRAIGHT,)
@@ -152,10 +188,10 @@ def tiff_bytes(
         directory[XMP] = xmp
     stream = io.BytesIO()
     directory.save(stream)
-    return b"".join((stream.getvalue(), *strips))
+    return stream.getvalue()
 
 
-def _strip(rows: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+def tiff_strip(rows: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     """Rows as differences along them, which compress well, deflated."""
     differences = np.diff(rows, axis=1, prepend=np.zeros_like(rows[:, :1]))  # modulo 256 or 65536
     return zlib.compress(differences.astype(differences.dtype.newbyteorder("<"), copy=False).tobytes())

@@ -10,6 +10,7 @@ import click
 from pmavae_cli.api import MaskType, PictureType, StyleType, Task, WeightedPath
 from pmavae_cli.console import Console
 from pmavae_cli.formats import READABLE_NAMES
+from pmavae_cli.loading import swift_imports
 from pmavae_cli.options import ANY_FILE, RunOptions, common_options, with_ray_address
 from pmavae_cli.plugin_manager import Registry
 
@@ -129,7 +130,8 @@ def _run(
         # Threads that spin while they wait for each other cost a busy machine whole seconds a picture.
         # Read when torch is loaded, which is now.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from pmavae_cli.runner import Runner
+        with swift_imports():
+            from pmavae_cli.runner import Runner
 
         runner = Runner(task, values, options, console, registry)
         if not runner.failures.ended:

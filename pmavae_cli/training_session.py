@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
 import torch
+from torch import Tensor
 
 from pmavae import PMAVAE
 from pmavae.errors import PMAVAEError
@@ -24,7 +25,7 @@ from pmavae.training.processes import Processes, join_processes
 from pmavae.training.recording import Meter, Recorder
 from pmavae.training.run_folder import RunFolder, resolve_config, usable_phases
 from pmavae.training.schedule import Clock, StepClock, TimeClock
-from pmavae.training.task_training import Training
+from pmavae.training.task_training import Example, Examples, Training
 from pmavae.training.trainer import Trainer
 from pmavae.training.validation import preview, save_grid, score
 from pmavae.weights import save_folder
@@ -32,7 +33,7 @@ from pmavae_cli.console import Console
 from pmavae_cli.hub_weights import usable
 from pmavae_cli.plugin_manager import Registry
 from pmavae_cli.run_models import choose_device
-from pmavae_cli.training_data import TrainingData, prepare_data
+from pmavae_cli.training_data import LabelledData, TrainingData, prepare_data
 from pmavae_cli.training_display import Display
 from pmavae_cli.training_plan import print_plan
 
@@ -107,12 +108,13 @@ def run_training(options: TrainingOptions, console: Console, registry: Registry)
     network = perceptual_network(config.loss.network) if _needs_features(config) else None
     started = _with_files(config, registry, console, fresh=resume_from is None)
     codec = frozen_codec(started, registry.weights)
+    examples = plan.open_examples(list(map(Path, config.data)), options.validate) if plan else None
     torch.manual_seed(config.seed)
     if resume_from is None and config.init_from:
-        model = started_model(started, codec, plan, registry.weights)
+        model = started_model(started, codec, plan, registry.weights, examples)
     else:
-        model = new_model(config, codec, plan)
-    data = prepare_data(config, options, folder, processes, console)
+        model = new_model(config, codec, plan, examples)
+    data = prepare_data(config, options, folder, processes, console, examples)
     config, reasons = usable_phases(config, data.largest_crop)
     for reason in reasons:
         if processes.is_main:
@@ -143,6 +145,12 @@ def _needs_features(config: TrainConfig) -> bool:
     return config.loss.perceptual > 0 or any(phase.objective == "paint" for phase in config.phases)
 
 
+def _from_anywhere(network: str | None) -> str | None:
+    """The perceptual network with the path of its weights, where it has one, as a resumed run can use it."""
+    name, separator, weights = (network or "").partition("=")
+    return f"{name}={Path(weights).absolute()}" if separator and Path(weights).exists() else network
+
+
 def _resolve(
     options: TrainingOptions, processes: Processes, trainings: Mapping[str, Training]
 ) -> tuple[RunFolder, TrainConfig, Path | None]:
@@ -154,7 +162,7 @@ def _resolve(
         "time_limit": options.time_limit,
         "init_from": options.init_from,
         "seed": options.seed,
-        "network": options.perceptual,
+        "network": _from_anywhere(options.perceptual),
     }
 
     def resolve(folder: RunFolder, resumed: bool) -> TrainConfig:
@@ -201,18 +209,17 @@ class _Session:
     def run(
         self,
         model: Model,
-        data: TrainingData,
+        data: TrainingData | LabelledData,
         resume_from: Path | None,
         interrupt: Interrupt,
         pause_after: float,
         save_every: float,
     ) -> int:
         began = time.monotonic()
-        corpus = Corpus(data.cache, self.config.shares)
-        styles = Corpus(data.cache, self.config.style_shares)
+        corpus, styles = data.corpora(self.config)
         trainer, self.elapsed = self._trainer(model, corpus, styles, resume_from)
         self.began = began
-        self.validation = data.validation() if self.processes.is_main else []
+        self.validation: Sequence[Tensor | Example] = data.validation() if self.processes.is_main else []
         if self.processes.is_main:
             self.folder.save_config(self.config)
             self.folder.previews.mkdir(exist_ok=True)
@@ -254,10 +261,19 @@ class _Session:
         return 0
 
     def _trainer(
-        self, model: Model, corpus: Corpus, styles: Corpus, resume_from: Path | None
+        self,
+        model: Model,
+        corpus: Corpus | Examples,
+        styles: Corpus | Examples,
+        resume_from: Path | None,
     ) -> tuple[Trainer, float]:
         config = self.config
-        if isinstance(model, PMAVAE) and not config.init_from and resume_from is None:
+        if (
+            isinstance(corpus, Corpus)
+            and isinstance(model, PMAVAE)
+            and not config.init_from
+            and resume_from is None
+        ):
             linear_start(model, corpus, config.linear_crops)
         clock: Clock = StepClock(config.steps) if config.steps else TimeClock(duration(config.time_limit))
         trainer = Trainer(model, config, corpus, styles, clock, self.processes, self.network, self.codec)

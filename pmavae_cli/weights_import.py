@@ -20,6 +20,8 @@ from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import texture_config
 from pmavae.texture.fingerprint import encoder_fingerprint
 from pmavae.texture.network import TexturePrior
+from pmavae.vmamba.checkpoint_names import config_of, is_vmamba, renamed
+from pmavae.vmamba.config import TASK as VMAMBA
 from pmavae.weightless import weightless
 from pmavae.weights import FOLDER_FILE, AnyConfig, load_weights
 from pmavae_cli.api import Training
@@ -170,6 +172,8 @@ def _fitted(
     trainings: Mapping[str, Training],
 ) -> Imported:
     """The state dict with the configuration of the network that it is of."""
+    if wanted.task in (None, VMAMBA) and is_vmamba(state):
+        return _vmamba(source, state, wanted)
     possible = _candidates(wanted, index, trainings)
     if not possible:
         raise WeightsError(
@@ -191,6 +195,21 @@ def _fitted(
         f"{source} does not fit {candidate.name}: {', '.join(faults[:3])}{more}; "
         "name its network with --task and --preset"
     )
+
+
+def _vmamba(source: Path, state: Mapping[str, Tensor], wanted: Wanted) -> Imported:
+    """A VMamba, which tells its variant itself."""
+    try:
+        state = renamed(state)
+        config = config_of(state)
+    except WeightsError as reason:
+        raise WeightsError(f"{source} was not imported: {reason}") from None
+    if wanted.preset not in (None, config.preset):
+        raise WeightsError(
+            f"{source} has weights of preset {config.preset}, not {wanted.preset}: leave out --preset"
+        )
+    _check_values(source, state)
+    return Imported(state, config, None)
 
 
 def _check_values(source: Path, state: Mapping[str, Tensor]) -> None:

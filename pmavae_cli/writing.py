@@ -54,7 +54,7 @@ def render_picture(
     height, width = pixels.shape[:2]
     check_size(width, height, form)
     notes: list[str] = []
-    channels, profile = _in_profile(pixels, carried, form)
+    channels, profile = in_profile(pixels, carried, form)
     if not form.deep:
         channels = eight_bits(channels)
     if (alpha := unpack_alpha(carried)) is not None:
@@ -63,15 +63,15 @@ def render_picture(
             channels = np.concatenate((channels, fitted[..., None]), axis=2)
         else:
             notes.append(f"{form.name} cannot hold its transparency, which is left out")
-    exif = _kept(carried, "exif", "EXIF", form.exif, form, notes)
-    xmp = _kept(carried, "xmp", "XMP", form.xmp, form, notes)
+    exif = kept_metadata(carried, "exif", "EXIF", form.exif, form, notes)
+    xmp = kept_metadata(carried, "xmp", "XMP", form.xmp, form, notes)
     if channels.dtype == np.uint16:
         return _render_deep(channels, form, profile, exif, xmp), notes
     return _render(channels, form, quality, profile, exif, xmp), notes
 
 
-def _in_profile(pixels: Pixels, carried: Mapping[str, str], form: Format) -> tuple[Pixels, bytes]:
-    """The channels (H, W, 3 or 1) of a file, and the profile that they are in, empty for sRGB."""
+def in_profile(pixels: Pixels, carried: Mapping[str, str], form: Format) -> tuple[Pixels, bytes]:
+    """The channels (H, W, 3 or 1) of a file, or of rows of it, and their profile, which is empty for sRGB."""
     grey = carried.get("mode") == "L"
     profile = unpack(carried, "icc") or b""
     # A format that cannot say in which colours it is, is in sRGB.
@@ -87,7 +87,7 @@ def _in_profile(pixels: Pixels, carried: Mapping[str, str], form: Format) -> tup
     return greys if form.grey else greys.repeat(3, axis=2), profile
 
 
-def _kept(
+def kept_metadata(
     carried: Mapping[str, str], key: str, what: str, holds: bool, form: Format, notes: list[str]
 ) -> bytes:
     """Metadata that a format has room for, else none and a note."""
@@ -140,10 +140,17 @@ def write(output: Output, data: bytes, overwrite: bool) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
+    check_place(output, overwrite)
+    write_atomically(output.path, data, error=OutputError)
+
+
+def check_place(output: Output, overwrite: bool) -> None:
+    """Make the folder of an output; raises OutputError where that cannot be, or where a file has come up."""
+    if output.path is None:
+        return
     try:
         output.path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as reason:
         raise OutputError(f"{output.name} cannot be written: {reason.strerror or reason}") from None
     if output.path.is_file() and not overwrite:
         raise OutputError(f"{output.name} was made by someone else meanwhile: use --overwrite to replace it")
-    write_atomically(output.path, data, error=OutputError)

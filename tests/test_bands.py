@@ -13,6 +13,7 @@ from pmavae import PMAVAE
 from pmavae.bands import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands, sample_bands
 from pmavae.encoding_bands import encode_in_bands
 from pmavae.pixels import sixteen_bits
+from pmavae.row_source import ArrayRows
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_a_decoded_picture_is_the_same_in_bands(tiny: PMAVAE, size: tuple[int, i
 def test_an_encoded_picture_is_the_same_in_bands(tiny: PMAVAE) -> None:
     pixels = np.asarray(picture((90, 300)))
     whole = tiny.encode(picture((90, 300)))
-    posterior = encode_in_bands(tiny.encoder, pixels, tiny.device, working_bytes=1)
+    posterior = encode_in_bands(tiny.encoder, ArrayRows(pixels), tiny.device, working_bytes=1)
     for name in ("z_base", "z_detail", "z_style"):
         assert (getattr(posterior, name) - getattr(whole, name)).abs().max() < 0.02
     tiny.working_bytes = 1

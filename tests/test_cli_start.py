@@ -115,7 +115,12 @@ def test_ctrl_c_while_parsing_is_130(
     assert capsys.readouterr().err == "pmavae: interrupted\n"
 
 
-def test_ctrl_c_in_a_run_is_130_and_leaves_nothing(weights: str, here: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_run_that_is_ended_says_so_and_leaves_nothing(
+    number: signal.Signals, status: int, said: str, weights: str, here: Path
+) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "pmavae_cli", "decode", "-", "-o", "out.png", "-v", "--weights", weights],
         stdin=subprocess.PIPE,
@@ -124,9 +129,9 @@ def test_ctrl_c_in_a_run_is_130_and_leaves_nothing(weights: str, here: Path) -> 
     )
     assert process.stderr is not None
     assert b"weights test-tiny" in process.stderr.readline()  # the next thing it does is wait for stdin
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    assert process.stderr.read().decode().split() == ["pmavae:", "interrupted"]
+    process.send_signal(number)
+    assert process.wait(timeout=60) == status
+    assert process.stderr.read().decode().split() == ["pmavae:", said]
     assert list(here.iterdir()) == []
     for stream in (process.stdin, process.stdout, process.stderr):
         assert stream is not None

@@ -83,7 +83,7 @@ TASKS = {"encode": encoding, "decode": decoding}
 BOUNDS = {"encode": (400, 1600, 585), "decode": (320, 3720, 1405)}
 
 
-@pytest.mark.skipif(inference._fused() is None, reason="this torch has no fused convolutions")
+@pytest.mark.skipif(inference.fused() is None, reason="this torch has no fused convolutions")
 @pytest.mark.parametrize("task", BOUNDS)
 def test_the_counted_work_does_not_grow(model: PMAVAE, task: str) -> None:
     work = counted(TASKS[task](model))
@@ -96,7 +96,7 @@ def test_the_counted_work_does_not_grow(model: PMAVAE, task: str) -> None:
         )
 
 
-@pytest.mark.skipif(inference._fused() is None, reason="this torch has no fused convolutions")
+@pytest.mark.skipif(inference.fused() is None, reason="this torch has no fused convolutions")
 @pytest.mark.parametrize("task", BOUNDS)
 def test_nothing_copies_a_feature_map_for_its_layout_alone(model: PMAVAE, task: str) -> None:
     work = counted(TASKS[task](model))
@@ -106,6 +106,12 @@ def test_nothing_copies_a_feature_map_for_its_layout_alone(model: PMAVAE, task: 
     assert [(name, shape) for name, shape in large if shape != picture] == []
     assert len(large) <= 1
     assert [shape for shape in work.reordered if shape.numel() >= smallest and shape != picture] == []
+
+
+@pytest.fixture(autouse=True)
+def _as_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of these tests are small for their speed, and stand for large ones."""
+    monkeypatch.setattr(fused, "SMALL_SIDE", 0)
 
 
 @pytest.mark.skipif(fused._cpu() is None, reason="there is no compiled scan here")

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmavae.pixels import Pixels, to_pixels
+from pmavae.precision import fast_dtype
 from pmavae.restoration.config import WORKING_BYTES, RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer, level_numbers
@@ -61,21 +62,6 @@ def _split(length: int, side: int, multiple: int) -> Iterator[slice]:
 
 def _around(part: slice, length: int, margin: int) -> slice:
     return slice(max(0, part.start - margin), min(length, part.stop + margin))
-
-
-def fast_dtype(device: torch.device) -> torch.dtype | None:
-    """The dtype of convolutions that a device is fast in, None for float32.
-
-    What is added to the picture is then rounded to 8 bits, the picture is not: no pixel changes by more
-    than one level of 255, and a CPU that has instructions for it is 2 to 3 times faster.
-    """
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    # Where there are no such instructions torch emulates them, slowly; older versions cannot tell.
-    native = device.type == "cpu" and any(
-        getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
-    return torch.bfloat16 if native else None
 
 
 @torch.no_grad()

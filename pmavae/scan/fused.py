@@ -1,4 +1,4 @@
-"""Where the selective scan runs as one kernel, for want of a gradient."""
+"""Where the selective scan runs in a form of its own, for want of a gradient."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ import torch
 from torch import Tensor
 
 from pmavae.inference import is_plain_inference
+from pmavae.scan import selective_small
+
+# Longest side of a map that is scanned in plain torch. 32 is a picture of 256 pixels, at its finest scan.
+# Which form runs must depend on nothing but the size: they round differently, and a picture's bytes must not
+# depend on what was loaded or computed before it.
+SMALL_SIDE = 32
 
 FusedScan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def fused_scan_for(u: Tensor) -> FusedScan | None:
-    """The kernel for an input of SS2D, see `selective_cpu.selective_scan`; None where there is none."""
-    if u.dtype is torch.float32 and is_plain_inference(u):
-        return _cpu()
-    return None
+    """The scan for an input of SS2D (B, H, W, C), as `selective_cpu.selective_scan`, or None."""
+    if u.dtype is not torch.float32 or not is_plain_inference(u):
+        return None
+    if max(u.shape[1:3]) <= SMALL_SIDE:
+        return selective_small.selective_scan
+    return _cpu()
 
 
 @cache

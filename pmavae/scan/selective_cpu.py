@@ -18,6 +18,8 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from pmavae.inference import strips_of
+from pmavae.large_maps import empty_map, let_go
 from pmavae.scan.cpu import compiled, follow_torch_threads
 
 DIRECTIONS = 4
@@ -111,7 +113,7 @@ def selective_scan(
     """
     follow_torch_threads()
     u = u.contiguous()
-    y = u * skip
+    y = _times(u, skip)
     for direction in range(DIRECTIONS):
         own = projected[..., direction, :]  # (B, H, W, R + 2)
         _add_in_chunks(
@@ -123,6 +125,16 @@ def selective_scan(
             y,
             direction,
         )
+    return y
+
+
+def _times(u: Tensor, skip: Tensor) -> Tensor:
+    """u (B, H, W, C) times skip (C,), in strips where it is large."""
+    by_channel = u.permute(0, 3, 1, 2)
+    y = empty_map(tuple(by_channel.shape), u).permute(0, 2, 3, 1)
+    for rows in strips_of(by_channel, u.shape[-1]):
+        torch.mul(u[:, rows], skip, out=y[:, rows])
+        let_go(2 * y[:, rows].numel() * y.element_size())
     return y
 
 
@@ -145,3 +157,4 @@ def _add_in_chunks(
         flat = (x.contiguous().view(-1).numpy() for x in arrays)
         steps = part.shape[0] // batch
         _add_direction(*flat, tuple(u.shape), direction, start * line, steps)
+        let_go(2 * part.shape[0] * channels * u.element_size())

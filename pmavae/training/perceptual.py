@@ -11,11 +11,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from pmavae.errors import PMAVAEError, WeightsError
+from pmavae.vmamba.config import MEAN, STD, VMAMBA
 
 VGG16_REPO, VGG16_FILE = "timm/vgg16.tv_in1k", "model.safetensors"
 # Channels of the convolutions of VGG16's five stages; a pooling comes between two stages.
 VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # The last block of each of the first five stages: strides 2, 4, 8, 16, 16.
 STAGE_ENDS = {"efficientnet-lite0": (0, 2, 4, 7, 10), "efficientnet-lite2": (0, 3, 6, 10, 14)}
@@ -69,8 +69,8 @@ class VGG16(PerceptualNetwork):
             self.features = nn.Sequential(*layers)
         self.ends = tuple(ends)
         self.load_state_dict(_read_weights(weights, self.state_dict()), assign=True)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
-        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None])
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(STD)[:, None, None])
         self.freeze()
 
     def forward(self, picture: Tensor) -> list[Tensor]:
@@ -123,6 +123,39 @@ class EfficientNetLite(PerceptualNetwork):
         return features
 
 
+class VMambaFeatures(PerceptualNetwork):
+    """Features of a VMamba (arXiv 2401.10166) trained on ImageNet: a perceptual network that sees the whole.
+
+    Four maps: the ends of the stages, at strides 4, 8, 16, 32. `weights` is what `VMamba.from_pretrained`
+    takes; none come with pmavae. Raises WeightsError where they are missing or of another variant than
+    `name`, one of `pmavae.vmamba.VMAMBA`.
+    """
+
+    content_layers = (1, 2)
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, name: str, weights: str) -> None:
+        super().__init__()
+        from pmavae.vmamba.network import VMamba
+
+        if not weights:
+            raise WeightsError(
+                f"features of {name} need its weights, which do not come with pmavae: make a file of a "
+                "released checkpoint with pmavae weights import, and name it, or one on the Hub, as "
+                f"{name}=WEIGHTS"
+            )
+        self.network = VMamba.from_pretrained(weights)
+        if (found := self.network.config.preset) != name:
+            raise WeightsError(f"{weights} has weights of {found}, not of {name}: name their variant")
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(STD)[:, None, None])
+        self.freeze()
+
+    def forward(self, picture: Tensor) -> list[Tensor]:
+        return list(self.network.features((picture - self.mean) / self.deviation))
+
+
 _NETWORKS: dict[str, Callable[[], PerceptualNetwork | None]] = {
     "vgg16": lambda: VGG16(_vgg16_file()),
     "efficientnet-lite0": lambda: EfficientNetLite("efficientnet-lite0"),
@@ -133,15 +166,19 @@ PERCEPTUAL_NETWORKS = tuple(_NETWORKS)
 
 
 def perceptual_network(name: str) -> PerceptualNetwork | None:
-    """One of PERCEPTUAL_NETWORKS, on the CPU; None for "none".
+    """One of PERCEPTUAL_NETWORKS, or "vmamba-tiny=WEIGHTS" and the like, on the CPU; None for "none".
 
     VGG16's weights are downloaded once from the Hub, or a mirror of it, into the Hugging Face cache.
     Raises PMAVAEError for another name, for packages that are not installed and for weights that
     cannot be had.
     """
+    variant, _, weights = name.partition("=")
+    if variant in VMAMBA:
+        return VMambaFeatures(variant, weights)
     if name not in _NETWORKS:
         raise PMAVAEError(
-            f"there is no perceptual network {name!r:.60}: choose one of {', '.join(PERCEPTUAL_NETWORKS)}"
+            f"there is no perceptual network {name!r:.60}: choose one of {', '.join(PERCEPTUAL_NETWORKS)}, "
+            "or name a VMamba with its weights, as vmamba-tiny=FILE"
         )
     return _NETWORKS[name]()
 

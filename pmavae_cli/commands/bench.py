@@ -9,6 +9,7 @@ import click
 
 from pmavae.presets import PRESETS
 from pmavae.restoration.presets import TASKS
+from pmavae_cli.command_options import with_debug, with_threads
 from pmavae_cli.console import Console
 from pmavae_cli.offline import with_offline
 from pmavae_cli.plugin_manager import Registry
@@ -39,8 +40,8 @@ from pmavae_cli.plugin_manager import Registry
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="Feature network of the perceptual distance: vgg16, efficientnet-lite0, none; auto: the second, "
-    "where it is installed.",
+    help="Feature network of the perceptual distance: vgg16, efficientnet-lite0, none, or a VMamba with its "
+    "weights, as vmamba-tiny=FILE; auto: the second, where it is installed.",
 )
 @click.option(
     "--peers",
@@ -54,7 +55,7 @@ from pmavae_cli.plugin_manager import Registry
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
 @with_offline
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+@with_threads
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON object a line: every picture, then the means."
 )
@@ -65,7 +66,7 @@ from pmavae_cli.plugin_manager import Registry
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="The first N pictures of each folder.")
 @click.option("--latents", is_flag=True, help="Tell how much each latent says: KL and active dimensions.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the means.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@with_debug
 @click.pass_context
 def bench(
     ctx: click.Context,

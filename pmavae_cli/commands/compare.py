@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pmavae.presets import PRESETS
+from pmavae_cli.command_options import with_debug, with_quiet, with_threads
 from pmavae_cli.console import Console, print_json, print_table
 from pmavae_cli.offline import with_offline
 from pmavae_cli.options import ANY_FILE, RunOptions
@@ -60,9 +61,9 @@ SUFFIXES = (".png", ".html")
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
 @with_offline
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@with_threads
+@with_quiet
+@with_debug
 @click.pass_context
 def compare(
     ctx: click.Context,

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from pmavae.presets import PRESETS
+from pmavae_cli.command_options import with_debug, with_quiet, with_threads
 from pmavae_cli.console import Console
 from pmavae_cli.offline import with_offline
 from pmavae_cli.options import ANY_FILE, RunOptions
@@ -43,9 +44,9 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
     "Default: those of the preset.",
 )
 @with_offline
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@with_threads
+@with_quiet
+@with_debug
 @click.pass_context
 def export(
     ctx: click.Context,

@@ -10,6 +10,7 @@ import click
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
 from pmavae.errors import PMAVAEError
 from pmavae.presets import PRESETS
+from pmavae_cli.command_options import with_debug
 from pmavae_cli.console import Console, one_line, print_json, print_table
 from pmavae_cli.inputs import find_inputs
 from pmavae_cli.offline import with_offline
@@ -22,7 +23,7 @@ from pmavae_cli.plugin_manager import Registry
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="The model to describe. Default: tiny.")
 @with_offline
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@with_debug
 @click.pass_context
 def info(ctx: click.Context, files: tuple[str, ...], preset: str | None, as_json: bool, debug: bool) -> None:
     """Describe every FILE, or the model of a preset.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from pmavae_cli.command_options import with_debug
 from pmavae_cli.console import one_line, print_json, print_table, say
 from pmavae_cli.plugin_manager import Registry, is_strict
 from pmavae_cli.plugin_selection import Plugin
@@ -17,7 +18,7 @@ COLUMNS = ("plugin", "version", "origin", "tasks", "also", "state")
 @click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--strict", is_flag=True, help="Exit status 1 if any plugin is broken.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@with_debug
 @click.pass_context
 def plugins(ctx: click.Context, as_json: bool, strict: bool, debug: bool) -> None:
     """List the plugins, what they bring, and what is wrong with a broken one.

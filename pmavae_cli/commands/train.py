@@ -12,6 +12,7 @@ import click
 
 from pmavae.presets import PRESETS
 from pmavae_cli.api import Training
+from pmavae_cli.command_options import with_debug, with_quiet, with_threads
 from pmavae_cli.console import Console
 from pmavae_cli.offline import with_offline
 from pmavae_cli.plugin_manager import Registry
@@ -52,7 +53,11 @@ TASKS = ("base", "denoise", "upscale", "texture-vary")
     show_default=True,
     help="auto continues the run in --out, if there is one.",
 )
-@click.option("--perceptual", metavar="NAME", help="Feature network: vgg16, efficientnet-lite0 or none.")
+@click.option(
+    "--perceptual",
+    metavar="NAME",
+    help="Feature network: vgg16, efficientnet-lite0, none, or a VMamba with weights: vmamba-tiny=FILE.",
+)
 @click.option("--classes", type=click.Path(path_type=Path), help="A manifest.csv that is elsewhere.")
 @click.option(
     "--validate",
@@ -76,11 +81,11 @@ TASKS = ("base", "denoise", "upscale", "texture-vary")
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
 @with_offline
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+@with_threads
 @click.option("--seed", type=int, help="The same seed makes the same run.  [default: 0]")
 @click.option("--dry-run", is_flag=True, help="Tell what would be done, and end.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@with_quiet
+@with_debug
 @click.pass_context
 def train(ctx: click.Context, **options: Any) -> None:
     """Train a model, or the network of a task, on your own pictures.

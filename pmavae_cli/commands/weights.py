@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pmavae_cli.command_options import with_debug, with_quiet
 from pmavae_cli.console import Console, print_json
 from pmavae_cli.offline import with_offline
 from pmavae_cli.plugin_manager import Registry
@@ -25,8 +26,6 @@ _task = click.option(
     show_default=True,
     help="Where REF is a preset: the task whose weights of it are meant.",
 )
-_debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-_quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 
 
 @click.group(short_help="List, fetch, verify, import and push weights.")
@@ -42,7 +41,7 @@ def weights() -> None:
 @weights.command(name="list", short_help="Show the weights that are shipped, cached or known.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @with_offline
-@_debug
+@with_debug
 @click.pass_obj
 def list_(registry: Registry, as_json: bool, debug: bool) -> None:
     """Show all weights with preset, task, size, licence, scores, hash and state, without network.
@@ -65,8 +64,8 @@ def list_(registry: Registry, as_json: bool, debug: bool) -> None:
 @_task
 @click.option("--force", is_flag=True, help="Fetch again what is in the cache.")
 @with_offline
-@_quiet
-@_debug
+@with_quiet
+@with_debug
 @click.pass_obj
 def fetch(registry: Registry, ref: str, task: str, force: bool, quiet: bool, debug: bool) -> None:
     """Get weights from the Hugging Face Hub into its cache, verify them, and print the path of the file.
@@ -90,7 +89,7 @@ def fetch(registry: Registry, ref: str, task: str, force: bool, quiet: bool, deb
 @click.argument("names", nargs=-1, metavar="[ID]...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @with_offline
-@_debug
+@with_debug
 @click.pass_context
 def verify(ctx: click.Context, names: tuple[str, ...], as_json: bool, debug: bool) -> None:
     """Hash all weights that are shipped or cached, or those of each ID, and compare.
@@ -130,7 +129,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], as_json: bool, debug: boo
 @click.argument("ref")
 @_task
 @with_offline
-@_debug
+@with_debug
 @click.pass_obj
 def path(registry: Registry, ref: str, task: str, debug: bool) -> None:
     """Print the path of a weights file that is shipped, cached or given, without network.
@@ -170,7 +169,7 @@ def path(registry: Registry, ref: str, task: str, debug: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the path.")
 @with_offline
-@_debug
+@with_debug
 @click.pass_obj
 def import_(
     registry: Registry,
@@ -189,8 +188,8 @@ def import_(
 
     RUN is the folder of pmavae train. FILE is a .pth, .pt, .bin or .ckpt of torch.save, of which tensors
     alone are read and no code is run: a state dict, also inside "state_dict", "model" or "ema" and with
-    names that begin with module. or model., whose tensors have to be those of a preset; or a weights file,
-    to be given another id or precision.
+    names that begin with module. or model., whose tensors have to be those of a preset or, under any of the
+    released names, of a VMamba; or a weights file, to be given another id or precision.
     """
     _check_output(output, source, overwrite)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -233,7 +232,7 @@ def import_(
 @click.option(
     "--dataset", "datasets", multiple=True, metavar="ID", help="For the model card; several times if need be."
 )
-@_debug
+@with_debug
 @click.pass_obj
 def push(
     registry: Registry,

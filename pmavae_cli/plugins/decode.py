@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 class Decode(Task):
     name = "decode"
     help = "Turn latents back into a picture; a picture gives its reconstruction."
+    large = True
 
     def transform(self, latents: Latents, context: Context) -> Latents:
         return latents

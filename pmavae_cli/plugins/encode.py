@@ -17,6 +17,7 @@ class Encode(Task):
     name = "encode"
     help = "Write the latents of a picture to a latent file."
     writes = "latents"
+    large = True
     params = (
         click.Option(
             ["--only"],

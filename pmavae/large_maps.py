@@ -1,0 +1,143 @@
+"""Feature maps that are too large for memory, in files without a name that are mapped into it.
+
+The coarse stages of a network see a picture as a whole, so their maps grow with it. What is computed from
+them goes strip by strip; a map that lives in a file need not stay resident between strips. Its pages are the
+system's to write out and to fetch again: where memory is free they stay there, and nothing is slower.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+
+from pmavae.inference import strips_of
+
+RESIDENT = 64 << 20  # bytes of maps in files that are touched before they are let go
+
+_largest: ContextVar[int | None] = ContextVar("largest", default=None)
+_mapped: WeakSet[mmap.mmap] = WeakSet()
+_touched = 0
+
+
+@contextmanager
+def maps_in_memory_up_to(size: int) -> Iterator[None]:
+    """Within it, `empty_map` gives maps of more than `size` bytes a file each."""
+    token = _largest.set(size)
+    try:
+        yield
+    finally:
+        _largest.reset(token)
+
+
+def empty_map(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """A map (B, C, H, W) in channels-last memory, of the kind and on the device of `like`, with any values.
+
+    In memory where it is small, no CPU's, or where no file can have so many bytes.
+    """
+    elements = shape[0] * shape[1] * shape[2] * shape[3]
+    largest, size = _largest.get(), elements * like.element_size()
+    if largest is not None and size > largest and like.device.type == "cpu" and (pages := _new_file(size)):
+        _mapped.add(pages)
+        if hasattr(pages, "madvise"):
+            pages.madvise(mmap.MADV_RANDOM)  # else a column read brings in megabytes around each of its rows
+        flat = torch.frombuffer(pages, dtype=like.dtype, count=elements)
+        return flat.view(shape[0], shape[2], shape[3], shape[1]).permute(0, 3, 1, 2)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def let_go(touched: int) -> None:
+    """Say that so many bytes of maps have been read or written; now and then they cease to be resident."""
+    global _touched
+    _touched += touched
+    if _touched < RESIDENT:
+        return
+    _touched = 0
+    for pages in list(_mapped):
+        if hasattr(pages, "madvise"):  # elsewhere the system finds out by itself
+            pages.madvise(mmap.MADV_DONTNEED)  # of a shared file: its values stay
+
+
+def in_strips(
+    layer: Callable[[Tensor], Tensor],
+    x: Tensor,
+    channels: int,
+    *,
+    reach: int = 0,
+    rows_in: int = 1,
+    rows_out: int = 1,
+) -> Tensor:
+    """layer(x), a map of so many channels; strip by strip where large maps are in files.
+
+    The layer makes `rows_out` rows of every `rows_in`, and columns alike, and looks `reach` times as many
+    rows up and down.
+    """
+    if _largest.get() is None:
+        return layer(x)
+    batch, _, height, width = x.shape
+    shape = (batch, channels, height * rows_out // rows_in, width * rows_out // rows_in)
+    result = empty_map(shape, x)
+    units = height // rows_in
+    step = max(1, strips_of(result, max(channels, x.shape[1]))[0].stop // rows_out)
+    for first in range(0, units, step):
+        last = min(first + step, units)
+        top, bottom = max(0, first - reach), min(units, last + reach)
+        made = layer(x[:, :, top * rows_in : bottom * rows_in])
+        inner = made[:, :, (first - top) * rows_out : (last - top) * rows_out]
+        result[:, :, first * rows_out : last * rows_out] = inner
+        let_go((inner.numel() + x[:, :, top * rows_in : bottom * rows_in].numel()) * x.element_size())
+    return result
+
+
+def both_in_strips(
+    step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], base: Tensor, detail: Tensor
+) -> tuple[Tensor, Tensor]:
+    """step(base, detail), of the same two shapes; strip by strip where that saves memory.
+
+    detail has twice as many rows as base, and a row of base is computed with its two.
+    """
+    if _largest.get() is None:
+        return step(base, detail)
+    wholes = empty_map(tuple(base.shape), base), empty_map(tuple(detail.shape), detail)
+    for rows in strips_of(base, 4 * max(base.shape[1], detail.shape[1])):
+        twice = slice(2 * rows.start, 2 * rows.stop)
+        wholes[0][:, :, rows], wholes[1][:, :, twice] = step(base[:, :, rows], detail[:, :, twice])
+        let_go(2 * (base[:, :, rows].numel() + detail[:, :, twice].numel()) * base.element_size())
+    return wholes
+
+
+def added(x: Tensor, other: Tensor) -> Tensor:
+    """x + other, in the place of x."""
+    for rows in strips_of(x, x.shape[1]):
+        x[:, :, rows].add_(other[:, :, rows])
+        let_go(2 * other[:, :, rows].numel() * x.element_size())
+    return x
+
+
+def _new_file(size: int) -> mmap.mmap | None:
+    """So many bytes of a file, reserved: a mapped file that cannot grow would end the process."""
+    try:
+        with tempfile.TemporaryFile(dir=_folder()) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+            return mmap.mmap(file.fileno(), size)
+    except OSError:
+        return None
+
+
+def _folder() -> str:
+    """Where large temporary files belong: /tmp is memory on many systems."""
+    persistent = Path("/var/tmp")
+    if "TMPDIR" in os.environ or not (persistent.is_dir() and os.access(persistent, os.W_OK)):
+        return tempfile.gettempdir()
+    return str(persistent)

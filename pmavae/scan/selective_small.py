@@ -1,0 +1,94 @@
+"""The selective scan of SS2D on small pictures for inference, in plain torch: nothing is compiled or loaded.
+
+Loading the compiled scan takes longer than a thumbnail does. A line of the picture, a row or a column, is a
+chunk of the scan:
+
+1. All lines are scanned at once, step by step, each from a state of zero, with the decay from its start to
+   every step.
+2. The last state and the whole decay of each line are a recurrence again, over the lines: what each of them
+   starts from.
+3. That, times the decay up to it, is added to every step.
+
+That is 2 · line + lines short operations for a direction instead of line · lines. Decays are products of
+numbers in [0, 1], so nothing overflows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+DIRECTIONS = 4
+
+
+class _Lines(NamedTuple):
+    """Views of the buffers in the order in which a direction goes."""
+
+    states: Sequence[Tensor]  # for each step of a line, (lines, C)
+    decays: Sequence[Tensor]
+    last_states: Sequence[Tensor]  # for each line, (C,): those of its last step
+    last_decays: Sequence[Tensor]
+    starts: Sequence[Tensor]  # for each line, (C,): what comes in from the lines before it
+    all_starts: Tensor  # the same for all pixels: (H or 1, W or 1, C)
+
+
+def selective_scan(
+    u: Tensor, projected: Tensor, dt_proj: Tensor, dt_bias: Tensor, rate: Tensor, skip: Tensor
+) -> Tensor:
+    """As `selective_cpu.selective_scan`: (B, H, W, C) to the same shape; any sizes, float32 on the CPU."""
+    batch, height, width, channels = u.shape
+    rank = dt_proj.shape[2]
+    y = u * skip
+    falling = rate.neg()
+    # One direction of one picture at a time: its numbers stay in the cache.
+    states, decays = (u.new_empty(height, width, channels) for _ in range(2))
+    flat = decays.view(-1, channels)
+    orders = [_lines(states, decays, direction) for direction in range(DIRECTIONS)]
+    for item in range(batch):
+        for direction, lines in enumerate(orders):
+            low_rank, drive, read = projected[item, :, :, direction].split((rank, 1, 1), dim=-1)
+            torch.addmm(dt_bias[direction], low_rank.reshape(-1, rank), dt_proj[direction].t(), out=flat)
+            F.softplus(flat, out=flat)  # type: ignore[call-arg]
+            torch.mul(u[item], decays, out=states).mul_(drive)
+            flat.mul_(falling[direction]).exp_()
+            _scan(lines)
+            states.addcmul_(decays, lines.all_starts)
+            y[item].addcmul_(states, read)
+    return y
+
+
+def _lines(states: Tensor, decays: Tensor, direction: int) -> _Lines:
+    """How a direction walks the buffers, (H, W, C) each."""
+    by_columns, backwards = direction % 2 == 1, direction >= 2
+    across, along = (1, 0) if by_columns else (0, 1)
+    starts = torch.empty(states.shape[across], states.shape[2])
+    last = 0 if backwards else -1
+    turn = -1 if backwards else 1
+    return _Lines(
+        states.unbind(along)[::turn],
+        decays.unbind(along)[::turn],
+        states.select(along, last).unbind(0)[::turn],
+        decays.select(along, last).unbind(0)[::turn],
+        starts.unbind(0)[::turn],
+        starts.unsqueeze(along),
+    )
+
+
+def _scan(lines: _Lines) -> None:
+    """From drives and decays of single steps to states of each line and decays since its start, in place."""
+    states, decays = lines.states, lines.decays
+    for step in range(1, len(states)):
+        states[step].addcmul_(decays[step], states[step - 1])
+        decays[step].mul_(decays[step - 1])
+    lines.starts[0].zero_()
+    for line in range(1, len(lines.starts)):
+        torch.addcmul(
+            lines.last_states[line - 1],
+            lines.last_decays[line - 1],
+            lines.starts[line - 1],
+            out=lines.starts[line],
+        )
