@@ -20,7 +20,7 @@ import pluggy
 from click.shell_completion import CompletionItem
 
 from pmavae.training.phases import Phase
-from pmavae.training.task_training import Batch, Training
+from pmavae.training.task_training import Batch, Example, Examples, Training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +44,8 @@ __all__ = [
     "TILE",
     "Batch",
     "Context",
+    "Example",
+    "Examples",
     "Named",
     "Phase",
     "Task",

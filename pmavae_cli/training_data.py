@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -11,11 +13,12 @@ from torch import Tensor
 
 from pmavae.errors import PMAVAEError
 from pmavae.training.config import TrainConfig
-from pmavae.training.corpus import open_or_build
+from pmavae.training.corpus import Corpus, open_or_build
 from pmavae.training.decoding import decoded
 from pmavae.training.processes import Processes
 from pmavae.training.run_folder import RunFolder
 from pmavae.training.survey import PictureEntry, Refusal, Survey, survey
+from pmavae.training.task_training import Example, Examples
 from pmavae.training.validation import middle, validation_pictures
 from pmavae_cli.console import Console
 
@@ -41,6 +44,20 @@ class TrainingData:
         """The largest square, in px, that one of the pictures has."""
         return self.survey.largest_crop
 
+    @property
+    def count(self) -> int:
+        """Pictures to train on."""
+        return len(self.survey.found)
+
+    @property
+    def held_out_count(self) -> int:
+        """Pictures that are held out to validate on."""
+        return len(self.held_out)
+
+    def corpora(self, config: TrainConfig) -> tuple[Corpus, Corpus]:
+        """What contents and styles are drawn from, once the cache is built."""
+        return Corpus(self.cache, config.shares), Corpus(self.cache, config.style_shares)
+
     def build(self, console: Console) -> None:
         """Decode the pictures into the cache, unless they are there; names those that fail."""
 
@@ -60,6 +77,33 @@ class TrainingData:
         if not pictures:
             raise PMAVAEError("no picture to validate on can be decoded: give some with --validate FOLDER")
         return pictures
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """The examples of a plugin's training, in the place of TrainingData."""
+
+    examples: Examples
+    refused: list[Refusal] = field(default_factory=list)  # none: a label without its picture is an error
+    largest_crop: int = sys.maxsize  # they are scaled
+
+    @property
+    def count(self) -> int:
+        """Pictures to train on."""
+        return self.examples.count
+
+    @property
+    def held_out_count(self) -> int:
+        """Pictures to validate on."""
+        return self.examples.held_out
+
+    def corpora(self, config: TrainConfig) -> tuple[Examples, Examples]:
+        """What a step draws from, twice the same: there are no styles."""
+        return self.examples, self.examples
+
+    def validation(self) -> Sequence[Example]:
+        """Examples that are the same in every session."""
+        return self.examples.validation()
 
 
 def find_data(config: TrainConfig, options: TrainingOptions, folder: RunFolder) -> TrainingData:
@@ -85,8 +129,14 @@ def prepare_data(
     folder: RunFolder,
     processes: Processes,
     console: Console,
-) -> TrainingData:
-    """Find the pictures, name the refused ones, and fill the cache unless this is a dry run."""
+    examples: Examples | None = None,
+) -> TrainingData | LabelledData:
+    """Find the pictures, name the refused ones, and fill the cache unless this is a dry run.
+
+    Where a plugin reads its own, `examples`, these are the data.
+    """
+    if examples is not None:
+        return LabelledData(examples)
     data = find_data(config, options, folder)
     if options.dry_run:
         return data

@@ -13,13 +13,13 @@ from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.processes import Processes
 from pmavae.training.run_folder import RunFolder
 from pmavae_cli.console import print_table
-from pmavae_cli.training_data import TrainingData
+from pmavae_cli.training_data import LabelledData, TrainingData
 from pmavae_cli.training_display import span
 
 
 def print_plan(
     config: TrainConfig,
-    data: TrainingData,
+    data: TrainingData | LabelledData,
     folder: RunFolder,
     resume_from: Path | None,
     network: PerceptualNetwork | None,
@@ -43,12 +43,13 @@ def print_plan(
         ["perceptual network", config.loss.network if network is not None else "none"],
         [
             "pictures",
-            f"{len(data.survey.found)} to train on, {len(data.held_out)} to validate on",
+            f"{data.count} to train on, {data.held_out_count} to validate on",
         ],
         *(["refused", refusal.reason] for refusal in data.refused),
     ]
     print_table(facts)
-    per_pixel = activation_bytes(model, config, network, precision, codec)
+    examples = data.examples if isinstance(data, LabelledData) else None
+    per_pixel = activation_bytes(model, config, network, precision, codec, examples)
     total = sum(phase.share for phase in config.phases)
     rows = [["phase", "objective", "length", "crop", "batch", "learning rate", "memory"]]
     for phase in config.phases:

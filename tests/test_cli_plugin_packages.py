@@ -28,6 +28,7 @@ EXAMPLES = {
     "posterize": ROOT / "examples/plugin-posterize",
     "latent-arithmetic": ROOT / "examples/plugin-latent-arithmetic",
     "deblur": ROOT / "examples/plugin-deblur",
+    "vision": ROOT / "examples/plugin-vision",
 }
 PMAVAE = Path(sys.executable).with_name("pmavae")
 

@@ -26,6 +26,8 @@ INCLUDED = [
 ELSEWHERE = {
     "Training": "training/task_training.py",
     "Batch": "training/task_training.py",
+    "Examples": "training/task_training.py",
+    "Example": "training/task_training.py",
     "Phase": "training/phases.py",
     "Draws": "training/objectives.py",
 }

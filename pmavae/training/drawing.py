@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from pmavae.training.config import TrainConfig
 from pmavae.training.corpus import Corpus
 from pmavae.training.degradation import Damaged, crop_side, damage, scale_of
 from pmavae.training.phases import Phase
+from pmavae.training.task_training import Examples
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,14 @@ class Drawn:
     pictures: NDArray[np.uint8]  # (B, S, S, 3)
     styles: NDArray[np.uint8] | None = None  # (B, 2S, 2S, 3) to repaint them in
     damaged: Damaged | None = None  # what to restore
+    targets: Any = None  # of the examples of a plugin
 
 
 def draw(
     config: TrainConfig,
     phase: Phase,
-    corpus: Corpus,
-    styles: Corpus,
+    corpus: Corpus | Examples,
+    styles: Corpus | Examples,
     network: RestorationConfig | None,
     *,
     step: int,
@@ -36,6 +39,10 @@ def draw(
 ) -> Drawn:
     """Rows first to first + count - 1 of a step; `network` is what restores, where that is trained."""
     seed = config.seed
+    if isinstance(corpus, Examples) or isinstance(styles, Examples):
+        assert isinstance(corpus, Examples)
+        pixels, targets = corpus.draw(phase.crop, seed=seed, step=step, first=first, count=count)
+        return Drawn(pixels, targets=targets)
     if network is not None:
         scale = scale_of(network, seed, step)
         side = crop_side(phase.crop, scale)

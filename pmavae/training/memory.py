@@ -13,7 +13,9 @@ from pmavae.training.objectives import Draws, reconstruction
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.phases import Phase
 from pmavae.training.plugin_network import PluginNetwork
+from pmavae.training.task_training import Examples
 from pmavae.training.texture import flow_matching
+from pmavae.training.transfer import to_device
 
 PROBES = 64, 128  # px of the crops that are measured: what grows between them grows with the pixels
 COPIES = 5  # of the weights in float32: themselves, gradient, Adam's two moments, average
@@ -26,9 +28,10 @@ def activation_bytes(
     network: PerceptualNetwork | None,
     precision: torch.dtype | None,
     codec: PMAVAE | None = None,
+    examples: Examples | None = None,
 ) -> float:
     """Bytes that autograd keeps for each pixel of a crop while it is reconstructed, in this autocast."""
-    small, large = (_saved_bytes(model, config, network, precision, codec, side) for side in PROBES)
+    small, large = (_saved_bytes(model, config, network, precision, codec, side, examples) for side in PROBES)
     return (large - small) / (PROBES[1] ** 2 - PROBES[0] ** 2)
 
 
@@ -39,6 +42,7 @@ def _saved_bytes(
     precision: torch.dtype | None,
     codec: PMAVAE | None,
     side: int,
+    examples: Examples | None,
 ) -> int:
     seen: dict[int, int] = {}
 
@@ -56,7 +60,11 @@ def _saved_bytes(
             levels = torch.zeros(1, 2, device=device)
             model(picture, levels, scale=model.config.scales[-1]).abs().mean()
         elif isinstance(model, PluginNetwork):
-            model.train().outcome(picture, draws)
+            targets = None
+            if examples is not None:
+                pixels, targets = examples.draw(side, seed=0, step=0, first=0, count=1)
+                picture = to_device(pixels, device)
+            model.train().outcome(picture, draws, targets)
         elif isinstance(model, TexturePrior):
             assert codec is not None
             flow_matching(model, codec, picture, draws, config.texture)

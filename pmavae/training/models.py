@@ -14,7 +14,7 @@ from pmavae.texture.fingerprint import encoder_fingerprint
 from pmavae.texture.network import TexturePrior
 from pmavae.training.config import TrainConfig
 from pmavae.training.plugin_network import PluginNetwork
-from pmavae.training.task_training import Training
+from pmavae.training.task_training import Examples, Training
 
 Model = PMAVAE | Restorer | TexturePrior | PluginNetwork
 
@@ -26,13 +26,18 @@ def frozen_codec(config: TrainConfig, index: WeightsIndex | None = None) -> PMAV
     return PMAVAE.from_pretrained(config.texture.codec or config.preset, index).requires_grad_(False)
 
 
-def new_model(config: TrainConfig, codec: PMAVAE | None = None, plan: Training | None = None) -> Model:
+def new_model(
+    config: TrainConfig,
+    codec: PMAVAE | None = None,
+    plan: Training | None = None,
+    examples: Examples | None = None,
+) -> Model:
     """An untrained model of the task and preset of a run.
 
-    `codec` is what `frozen_codec` gives, `plan` the training of a plugin's task.
+    `codec` is what `frozen_codec` gives, `plan` the training of a plugin's task, `examples` its data.
     """
     if plan is not None:
-        return PluginNetwork.new(plan, config.preset)
+        return PluginNetwork.new(plan, config.preset, examples)
     if config.task == "base":
         return PMAVAE(PRESETS[config.preset])
     if config.task == TEXTURE:
@@ -46,11 +51,12 @@ def started_model(
     codec: PMAVAE | None = None,
     plan: Training | None = None,
     index: WeightsIndex | None = None,
+    examples: Examples | None = None,
 ) -> Model:
     """As `new_model`, with the weights that the run starts from. Raises WeightsError if they do not fit."""
     model: Model
     if plan is not None:
-        model = PluginNetwork.started_from(plan, config.init_from, index)
+        model = PluginNetwork.started_from(plan, config.init_from, index, config.preset, examples)
     elif config.task == "base":
         model = PMAVAE.from_pretrained(config.init_from, index)
     elif codec is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,9 @@ from pmavae.manifest import WeightsIndex
 from pmavae.network_config import NetworkConfig
 from pmavae.task_network import TaskNetwork
 from pmavae.training.objectives import Draws, Outcome
-from pmavae.training.task_training import Batch, Training
+from pmavae.training.task_training import Batch, Example, Examples, Training
+from pmavae.weights import resolve_weights
+from pmavae.weights_header import weights_header
 
 
 class PluginTrainingError(PMAVAEError):
@@ -29,23 +32,36 @@ class PluginNetwork(TaskNetwork):
         self.plan = plan
 
     @classmethod
-    def new(cls, plan: Training, preset: str) -> PluginNetwork:
+    def new(cls, plan: Training, preset: str, examples: Examples | None = None) -> PluginNetwork:
         """An untrained network. Raises WeightsError where the training has no sound settings for it."""
-        config = NetworkConfig(preset, plan.name, dict(plan.network_settings(preset)))
+        settings = {**plan.network_settings(preset), **(examples.settings() if examples else {})}
+        config = NetworkConfig(preset, plan.name, settings)
         made = TaskNetwork.build(config, plan.build_network, f"training {plan.name}")
         return cls(made.network, config, plan)
 
     @classmethod
     def started_from(
-        cls, plan: Training, name_or_path: str | Path, index: WeightsIndex | None
+        cls,
+        plan: Training,
+        name_or_path: str | Path,
+        index: WeightsIndex | None,
+        preset: str,
+        examples: Examples | None = None,
     ) -> PluginNetwork:
-        """A network that goes on from weights. Raises WeightsError."""
+        """A network that goes on from weights, of this training or of another task. Raises WeightsError."""
+        path, _ = resolve_weights(name_or_path, plan.name, index)
+        config = (weights_header(path) or {}).get("config")
+        task = config.get("task", "base") if isinstance(config, dict) else plan.name
+        if task != plan.name:
+            made = cls.new(plan, preset, examples)
+            plan.start_from(made.network, path)
+            return made
         found = TaskNetwork.from_pretrained(name_or_path, plan.name, plan.build_network, index)
         return cls(found.network, found.config, plan)
 
-    def outcome(self, pictures: Tensor, draws: Draws) -> Outcome:
+    def outcome(self, pictures: Tensor, draws: Draws, targets: Any = None) -> Outcome:
         """The loss of (B, 3, S, S) in [0, 1]; raises PluginTrainingError where it is none."""
-        values = self.plan.loss(self.network, Batch(pictures, draws))
+        values = self.plan.loss(self.network, Batch(pictures, draws, targets))
         if not isinstance(values, Mapping) or not _is_scalar(values.get("loss")):
             raise PluginTrainingError(
                 f'training {self.plan.name} returned no scalar tensor "loss": repair its method loss'
@@ -54,19 +70,22 @@ class PluginNetwork(TaskNetwork):
         return Outcome(values["loss"], pictures, pictures, parts)
 
     @torch.no_grad()
-    def score(self, picture: Tensor) -> dict[str, float]:
+    def score(self, picture: Tensor | Example) -> dict[str, float]:
         """What the plugin says that a validation picture, (1, 3, H, W), is worth."""
         return dict(self.plan.score(self.network, self._alone(picture)))
 
     @torch.no_grad()
-    def shown(self, picture: Tensor) -> Sequence[Tensor]:
+    def shown(self, picture: Tensor | Example) -> Sequence[Tensor]:
         """What the plugin shows of a validation picture, on the CPU; nothing where it has no previews."""
         return [x.float().cpu() for x in self.plan.preview(self.network, self._alone(picture))]
 
-    def _alone(self, picture: Tensor) -> Batch:
+    def _alone(self, picture: Tensor | Example) -> Batch:
+        draws = Draws(0, rows=1, first=0, count=1, device=self.device)
+        if isinstance(picture, Example):
+            return Batch(picture.picture.to(self.device), draws, picture.targets)
         height, width = (side // BASE_STRIDE * BASE_STRIDE for side in picture.shape[-2:])
         cut = picture[..., :height, :width].to(self.device)
-        return Batch(cut, Draws(0, rows=1, first=0, count=1, device=self.device))
+        return Batch(cut, draws)
 
 
 def _is_scalar(value: object) -> bool:

@@ -8,11 +8,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from pmavae.errors import WeightsError
 from pmavae.training.phases import Phase
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from pmavae.training.objectives import Draws
@@ -24,6 +28,38 @@ class Batch:
 
     pictures: Tensor  # (B, 3, S, S) float32 in [0, 1], on the device that trains; S is the phase's crop
     draws: Draws  # all random numbers: they follow from the seed and the step, so that a run resumes exactly
+    targets: Any = None  # what the training's Examples have for these pictures
+
+
+class Example(NamedTuple):
+    """One picture to validate on, and what a network should make of it."""
+
+    picture: Tensor  # (1, 3, H, W) float32 in [0, 1], on the CPU
+    targets: Any  # as those of a batch of one
+
+
+class Examples(ABC):
+    """Pictures with labels, or whatever else a training needs beside them, out of files that it can read."""
+
+    count: int  # of pictures to train on
+    held_out: int  # of pictures to validate on
+
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """What the network has to know of them, such as its classes; added to `network_settings`."""
+
+    @abstractmethod
+    def draw(
+        self, crop: int, *, seed: int, step: int, first: int, count: int
+    ) -> tuple[NDArray[np.uint8], Any]:
+        """Rows first to first + count - 1 of a step: (count, crop, crop, 3), and their targets.
+
+        A row has to follow from the seed, the step and its own number alone. Called in a thread.
+        """
+
+    @abstractmethod
+    def validation(self) -> Sequence[Example]:
+        """Those to validate on, the same ones every time."""
 
 
 class Training(ABC):
@@ -44,6 +80,21 @@ class Training(ABC):
     @abstractmethod
     def build_network(self, settings: Mapping[str, Any]) -> nn.Module:
         """The untrained network of these settings, as `Task.build_network` of the task makes it."""
+
+    def open_examples(self, sources: Sequence[Path], validate: Path | None) -> Examples | None:
+        """The data of a run, where pictures alone are not enough; None, as here, for random crops of them.
+
+        sources: those of --data. validate: that of --validate, without which some are held out. Raises
+        PMAVAEError, in one sentence, for what cannot be read; it need not decode a picture.
+        """
+        return None
+
+    def start_from(self, network: nn.Module, weights: Path) -> None:
+        """Fill what a new network can take from weights of another task, such as its backbone.
+
+        What --init-from names where it is not of this training. Raises WeightsError, as here it always does.
+        """
+        raise WeightsError(f"{weights} has no weights of training {self.name}: give some that it made")
 
     @abstractmethod
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:

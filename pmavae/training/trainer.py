@@ -33,6 +33,7 @@ from pmavae.training.plugin_network import PluginNetwork
 from pmavae.training.processes import Processes
 from pmavae.training.restoring import restoring
 from pmavae.training.schedule import Clock, Position, position
+from pmavae.training.task_training import Examples
 from pmavae.training.texture import flow_matching
 from pmavae.training.transfer import to_device
 
@@ -64,8 +65,8 @@ class Trainer:
         self,
         model: Model,
         config: TrainConfig,
-        corpus: Corpus,
-        styles: Corpus,
+        corpus: Corpus | Examples,
+        styles: Corpus | Examples,
         clock: Clock,
         processes: Processes,
         network: PerceptualNetwork | None = None,
@@ -256,7 +257,7 @@ class Trainer:
         contents = to_device(drawn.pictures, device)
         if isinstance(self.model, PluginNetwork):
             with autocast:
-                return self.model.outcome(contents, draws)
+                return self.model.outcome(contents, draws, drawn.targets)
         if isinstance(self.model, TexturePrior):
             assert self.codec is not None
             with autocast:

@@ -22,6 +22,7 @@ from pmavae.training.evaluation import picture_paths, read_rgb
 from pmavae.training.models import Model
 from pmavae.training.plugin_network import PluginNetwork
 from pmavae.training.restoration_validation import trial
+from pmavae.training.task_training import Example
 from pmavae.training.texture import velocity_error
 
 MAX_SIDE = 512  # px; larger pictures are cropped in the middle
@@ -44,7 +45,9 @@ def middle(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
 
 
-def score(model: Model, pictures: Sequence[Tensor], codec: PMAVAE | None = None) -> dict[str, float]:
+def score(
+    model: Model, pictures: Sequence[Tensor | Example], codec: PMAVAE | None = None
+) -> dict[str, float]:
     """Mean PSNR (dB) and SSIM, rounded to 8 bits, of reconstructions or of restored damage.
 
     Of a texture prior, the error of its velocity on the latents of `codec`; of a plugin's network, what the
@@ -55,9 +58,11 @@ def score(model: Model, pictures: Sequence[Tensor], codec: PMAVAE | None = None)
         return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]} if rows else {}
     if isinstance(model, TexturePrior):
         assert codec is not None
-        return {"velocity": statistics.fmean(velocity_error(model, codec, x) for x in pictures)}
+        plain = [x for x in pictures if isinstance(x, Tensor)]
+        return {"velocity": statistics.fmean(velocity_error(model, codec, x) for x in plain)}
     scores: dict[str, list[float]] = {"psnr": [], "ssim": []}
     for number, picture in enumerate(pictures):
+        assert isinstance(picture, Tensor)
         if isinstance(model, Restorer):
             original, _, result = trial(model, picture, number)
         else:
@@ -69,7 +74,7 @@ def score(model: Model, pictures: Sequence[Tensor], codec: PMAVAE | None = None)
 
 
 @torch.no_grad()
-def preview(model: Model, pictures: Sequence[Tensor], codec: PMAVAE | None = None) -> Tensor | None:
+def preview(model: Model, pictures: Sequence[Tensor | Example], codec: PMAVAE | None = None) -> Tensor | None:
     """(3, rows × GRID_SIDE, 3 × GRID_SIDE) in [0, 1], a row for each picture.
 
     Of an autoencoder: input | reconstruction | in the next one's style. Of a restoration network:
@@ -80,6 +85,8 @@ def preview(model: Model, pictures: Sequence[Tensor], codec: PMAVAE | None = Non
     for index, picture in enumerate(pictures):
         if isinstance(model, PluginNetwork):
             row = list(model.shown(picture))
+        elif isinstance(picture, Example):
+            raise TypeError(f"{type(model).__name__} has no use for examples")
         elif isinstance(model, Restorer):
             clean, damaged, restored = trial(model, picture, index)
             row = [damaged, restored, clean]
@@ -90,7 +97,9 @@ def preview(model: Model, pictures: Sequence[Tensor], codec: PMAVAE | None = Non
             row = [codec.decode(vary(model, latents, amount, random)).cpu() for amount in (0.0, 0.5, 1.0)]
         else:
             latents = model.encode(picture)
-            style = model.encode(pictures[(index + 1) % len(pictures)]).z_style
+            other = pictures[(index + 1) % len(pictures)]
+            assert isinstance(other, Tensor)
+            style = model.encode(other).z_style
             swapped = latents.replace(z_style=mix_style(latents.z_style, [(style, 1.0)]))
             row = [picture, model.decode(latents).cpu(), model.decode(swapped).cpu()]
         if row:
