@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,47 +19,17 @@ from pmavae.errors import WeightsError
 from pmavae.hub_client import attempt_at, cache_folder, quiet_client
 from pmavae.hub_client import is_offline as is_offline
 from pmavae.hub_errors import explain
+from pmavae.hub_reference import HubReference as HubReference
 from pmavae.json_values import is_sha256
 from pmavae.weights_header import weights_header
 
 MODEL_FILE = "model.safetensors"
 LIBRARY = "pmavae"
 MAX_FILE_BYTES = 2**31 + 2**21  # the tensors and the header that pmavae.weights.load_weights takes at most
-_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
-_REFERENCE = re.compile(
-    rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[A-Za-z0-9_][A-Za-z0-9_./-]{{0,199}}))?(?::(?P<file>[^:]+))?"
-)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubError(WeightsError):
     """Weights that the Hub or its cache does not give or take: one sentence with the remedy."""
-
-
-@dataclass(frozen=True)
-class HubReference:
-    """A weights file on the Hub, written as `org/name[@revision][:file]`."""
-
-    repo: str  # "org/name"
-    revision: str | None = None  # branch, tag or commit; None: main
-    file: str | None = None  # in the repository; None: model.safetensors
-
-    @classmethod
-    def parse(cls, text: str) -> HubReference | None:
-        """The reference that a text stands for; None for what is none, such as a path."""
-        found = _REFERENCE.fullmatch(text)
-        if found is None or "--" in found["repo"] or ".." in text or found["repo"].endswith(".git"):
-            return None
-        return cls(found["repo"], found["revision"], found["file"])
-
-    def __str__(self) -> str:
-        revision = f"@{self.revision}" if self.revision else ""
-        return f"{self.repo}{revision}{f':{self.file}' if self.file else ''}"
-
-    @property
-    def is_pinned(self) -> bool:
-        """Whether the revision is a whole commit, whose files never change."""
-        return self.revision is not None and _COMMIT.fullmatch(self.revision) is not None
 
 
 @dataclass(frozen=True)
@@ -127,8 +96,8 @@ def cached() -> list[Fetched]:
         repo_folder, _, commit, *inside = path.relative_to(cache_folder()).parts
         repo = repo_folder.removeprefix("models--").replace("--", "/", 1)
         file = "/".join(inside)
-        if _COMMIT.fullmatch(commit) and weights_header(path) is not None:
-            reference = HubReference(repo, commit, None if file == MODEL_FILE else file)
+        reference = HubReference(repo, commit, None if file == MODEL_FILE else file)
+        if reference.is_pinned and weights_header(path) is not None:
             found.append(Fetched(path, reference, commit))
     return found
 

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pmavae.hub import LIBRARY, MODEL_FILE, HubError, HubReference
+from pmavae.hub import LIBRARY, MODEL_FILE, HubError
 from pmavae.hub_client import attempt_at, is_offline, quiet_client
 from pmavae.hub_errors import explain
+from pmavae.hub_reference import HubReference
 from pmavae.weights_header import weights_header
 
 CONFIG_FILE = "config.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pmavae.errors import WeightsError
-from pmavae.hub import HubReference
+from pmavae.hub_reference import HubReference
 from pmavae.json_values import is_label, is_sha256, parse_json
 
 MANIFEST_VERSION = 1

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from pmavae.config import ModelConfig
 from pmavae.errors import WeightsError
 from pmavae.file_checksum import BLANK, CHECKSUM_KEY, FileDigest, stamped
-from pmavae.hub import MODEL_FILE, HubReference
+from pmavae.hub import MODEL_FILE
 from pmavae.hub_lookup import fetched_path, path_of_reference
+from pmavae.hub_reference import HubReference
 from pmavae.json_values import is_label
 from pmavae.manifest import Manifest as Manifest
 from pmavae.manifest import WeightsEntry, WeightsIndex, released_weights

@@ -130,9 +130,8 @@ class Session(RunModels):
         return Loaded(self._encoded(pixels), found.carried, pixels)
 
     def _encoded(self, pixels: Pixels | RowSource) -> Latents:
-        latents = self.model.encode(pixels)
         # The log-variances would double a latent file for the few tasks that could use them.
-        return self.as_stored(replace(latents, logvar_base=None, logvar_detail=None))
+        return self.as_stored(replace(self.model.encode(pixels), logvar_base=None, logvar_detail=None))
 
     def load_pixels(
         self, source: Source, side: int | None = None, ahead: Picture | None = None
@@ -245,9 +244,9 @@ class Session(RunModels):
         Every step of a run works on these, so that a chain of commands through latent files gives
         the same bytes as one command. Raises LatentsError for values that a file cannot hold.
         """
-        rounded = latents.to(dtype=self.dtype).to(dtype=torch.float32)
         # A file has one memory layout, and kernels may round differently in another.
-        rounded = rounded.replace(**{name: z.contiguous() for name, z in rounded.tensors().items()})
+        changed = {name: _rounded(z, self.dtype) for name, z in latents.tensors().items()}
+        rounded = latents.replace(**changed)
         if not all(tensor.isfinite().all() for tensor in rounded.tensors().values()):
             hint = "; try --dtype float32" if self.dtype is torch.float16 else ""
             raise LatentsError(f"its latents have values that are not finite{hint}")
@@ -279,6 +278,10 @@ class Session(RunModels):
         return LatentHeader(
             self.model.config.preset, self.model.weights_id, self.model.weights_sha256, carried
         )
+
+
+def _rounded(z: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return z.to(dtype).to(torch.float32, memory_format=torch.contiguous_format).contiguous()
 
 
 def pixel_type(carried: Mapping[str, str]) -> np.dtype[Any]:

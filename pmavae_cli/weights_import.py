@@ -16,6 +16,7 @@ from pmavae.manifest import WeightsIndex
 from pmavae.presets import PRESETS
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.presets import RESTORERS
+from pmavae.state_faults import state_faults
 from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import texture_config
 from pmavae.texture.fingerprint import encoder_fingerprint
@@ -23,7 +24,7 @@ from pmavae.texture.network import TexturePrior
 from pmavae.vmamba.checkpoint_names import config_of, is_vmamba, renamed
 from pmavae.vmamba.config import TASK as VMAMBA
 from pmavae.weightless import weightless
-from pmavae.weights import FOLDER_FILE, AnyConfig, load_weights
+from pmavae.weights import FOLDER_FILE, AnyConfig, load_weights, shapes_of
 from pmavae_cli.api import Training
 
 if TYPE_CHECKING:
@@ -152,16 +153,7 @@ class _Candidate:
 
     def faults(self, state: Mapping[str, Tensor]) -> list[str]:
         """How the tensors differ from the network's; nothing where they fit."""
-        network = self.build()
-        expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-        odd = [f"it has no {name}" for name in expected if name not in state]
-        odd += [f"{name:.80} is unknown" for name in state if name not in expected]
-        odd += [
-            f"{name} has the shape {_shape(state[name].shape)} instead of {_shape(shape)}"
-            for name, shape in expected.items()
-            if name in state and tuple(state[name].shape) != shape
-        ]
-        return odd
+        return state_faults(state, shapes_of(self.build()))
 
 
 def _fitted(
@@ -251,7 +243,3 @@ def _shapes(kind: Callable[[Any], nn.Module], config: AnyConfig) -> nn.Module:
     """A network without values. A plugin's is made as it is: it may need these to be made."""
     with weightless():
         return kind(config)
-
-
-def _shape(shape: Any) -> str:
-    return " × ".join(map(str, shape)) or "a single number"

@@ -11,6 +11,7 @@ from torch import Tensor
 from pmavae.errors import WeightsError
 from pmavae.network_config import MAX_NUMBER
 from pmavae.ss2d import DIRECTIONS
+from pmavae.state_faults import sides, state_faults
 from pmavae.vmamba.config import VMAMBA, VMambaConfig
 
 _STAGES = 4
@@ -72,14 +73,7 @@ def config_of(state: Mapping[str, Tensor]) -> VMambaConfig:
     from pmavae.weights import shapes_of
 
     with weightless():
-        expected = shapes_of(VMamba(config))
-    odd = [f"it has no {name}" for name in expected if name not in state]
-    odd += [f"{name:.80} is unknown" for name in state if name not in expected]
-    odd += [
-        f"{name} has the shape {_shape(state[name].shape)} instead of {_shape(shape)}"
-        for name, shape in expected.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
+        odd = state_faults(state, shapes_of(VMamba(config)))
     if odd:
         _refuse(", ".join(odd[:3]) + (f" and {len(odd) - 3} more" if len(odd) > 3 else ""))
     return config
@@ -121,7 +115,7 @@ def _differs(config: VMambaConfig, fields: Mapping[str, Any]) -> set[str]:
 def _stacked(name: str, tensor: Tensor) -> Tensor:
     """The kernel of a grouped convolution, (4 · rows, columns, 1), as (4, rows, columns)."""
     if tensor.dim() < 2 or not tensor.numel() or tensor.shape[0] % DIRECTIONS:
-        _refuse(f"{name:.80} has the shape {_shape(tensor.shape)}")
+        _refuse(f"{name:.80} has the shape {sides(tensor.shape)}")
     return tensor.flatten(1).unflatten(0, (DIRECTIONS, -1))
 
 
@@ -129,12 +123,8 @@ def _size(state: Mapping[str, Tensor], name: str, axis: int) -> int:
     if name not in state:
         _refuse(f"it has no {name}")
     if state[name].dim() <= axis or not state[name].numel():
-        _refuse(f"{name} has the shape {_shape(state[name].shape)}")
+        _refuse(f"{name} has the shape {sides(state[name].shape)}")
     return state[name].shape[axis]
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape)) or "a single number"
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.json_values import is_label
 from pmavae.task_network import TaskNetwork
 from pmavae.vmamba import VMAMBA, VMamba, VMambaConfig
+from pmavae.weights import resolve_weights
 from pmavae.weights_header import weights_header
 
 VARIANTS = {  # by the preset of a training
@@ -68,6 +69,15 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return self.network.features(x)
+
+
+def load_labelled(
+    name: str, task: str, build: Callable[[Mapping[str, Any]], nn.Module], offline: bool
+) -> tuple[nn.Module, list[str]]:
+    """The network of weights of a task, and the names of its classes. Raises WeightsError."""
+    path, _ = resolve_weights(name, task, offline=offline)
+    found = TaskNetwork.from_pretrained(path, task, build)
+    return found.network, labels_of(found.config.settings)
 
 
 def fill(network: VMamba, path: Path, training: str) -> None:

@@ -47,18 +47,14 @@ def detect(
     masks as run lengths; --json prints the same, and writes a picture only where -o says so.
     """
     name = required_weights(weights, "detect")
-    from pmavae.task_network import TaskNetwork
-    from pmavae.weights import resolve_weights
-    from pmavae_vision.backbone import labels_of
+    from pmavae_vision.backbone import load_labelled
     from pmavae_vision.detector import build_detector
     from pmavae_vision.detector import detect as objects_of
     from pmavae_vision.painting import drawn
     from pmavae_vision.pictures import Outputs, output_path, png, read_picture
 
-    file, _ = resolve_weights(name, "detect", offline=offline)
-    found = TaskNetwork.from_pretrained(file, "detect", build_detector)
-    network = found.network.to(choose_device(device))
-    labels = labels_of(found.config.settings)
+    network, labels = load_labelled(name, "detect", build_detector, offline)
+    network = network.to(choose_device(device))
     failures, outputs = Failures(debug), Outputs(overwrite)
     for path in each_picture(inputs, failures):
         with failures.told():

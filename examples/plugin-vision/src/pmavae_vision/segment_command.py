@@ -53,18 +53,14 @@ def segment(
     name = required_weights(weights, "segment")
     import numpy as np
 
-    from pmavae.task_network import TaskNetwork
-    from pmavae.weights import resolve_weights
-    from pmavae_vision.backbone import labels_of
+    from pmavae_vision.backbone import load_labelled
     from pmavae_vision.painting import index_picture, overlaid
     from pmavae_vision.pictures import Outputs, output_path, png, read_picture
     from pmavae_vision.segmenter import build_segmenter
     from pmavae_vision.segmenter import segment as classes_of
 
-    file, _ = resolve_weights(name, "segment", offline=offline)
-    found = TaskNetwork.from_pretrained(file, "segment", build_segmenter)
-    network = found.network.to(choose_device(device))
-    labels = labels_of(found.config.settings)
+    network, labels = load_labelled(name, "segment", build_segmenter, offline)
+    network = network.to(choose_device(device))
     failures, outputs = Failures(debug), Outputs(overwrite)
     for path in each_picture(inputs, failures):
         with failures.told():
