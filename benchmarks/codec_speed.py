@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
+from any_torchvision import allow_any_torchvision
 from in_turn import in_turn
 from torch import nn
 
@@ -36,6 +37,7 @@ def parameters(network: nn.Module) -> int:
 
 def peer_of(count: int) -> nn.Module:
     """TAESD's architecture with at most so many parameters, its channels a multiple of 16."""
+    allow_any_torchvision()
     from diffusers import AutoencoderTiny
 
     def build(channels: int) -> nn.Module:

@@ -72,6 +72,9 @@ model.decode_pixels(latents)
 OTHER = """
 import sys
 import numpy as np, torch
+sys.path.insert(0, sys.argv[3])
+from any_torchvision import allow_any_torchvision
+allow_any_torchvision()
 from diffusers import AutoencoderTiny
 from PIL import Image
 torch.set_num_threads(int(sys.argv[2]))
@@ -141,7 +144,7 @@ def main() -> None:
                     command = [sys.executable, "-c", ALONE, names["source"], args.threads]
                     own = told(size, task, command)
                     if size == PEER_SIZE and has_diffusers():
-                        command[2] = OTHER
+                        command = [*command[:2], OTHER, *command[3:], str(Path(__file__).parent)]
                         other = told(size, PEER, command)
                         print(f"{'':>12}  {PEER} / {LIBRARY}: {other / own:.1f}", flush=True)
                     continue

@@ -32,6 +32,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from any_torchvision import allow_any_torchvision
+
 MODELS = {
     "vmamba-t": ("VMamba-T", (200, 60, 40)),
     "vit-s": ("ViT-S/16", (40, 90, 190)),
@@ -154,27 +156,12 @@ def build(name: str, side: int) -> Any:
         from pmavae.vmamba import VMAMBA, VMamba
 
         return VMamba(VMAMBA["vmamba-tiny"])
-    timm = import_timm()
+    allow_any_torchvision()
+    import timm
+
     if name == "convnext-t":
         return timm.create_model("convnext_tiny", pretrained=False)
     return timm.create_model("vit_small_patch16_224", pretrained=False, img_size=side, dynamic_img_size=True)
-
-
-def import_timm() -> Any:
-    """timm, also where torchvision, which it imports, was built for another torch."""
-    try:
-        import timm
-    except RuntimeError:
-        import torch
-
-        for operator in ("nms", "qnms"):  # named while it is imported; no model here calls them
-            torch.library.define(
-                f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            )
-        for module in [m for m in sys.modules if m.partition(".")[0] in ("torchvision", "timm")]:
-            del sys.modules[module]
-        import timm
-    return timm
 
 
 def status(field: str) -> int:
