@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-import torch
+from torch import library
 
 
 def allow_any_torchvision() -> None:
@@ -18,7 +18,7 @@ def allow_any_torchvision() -> None:
         return
     except RuntimeError:
         for operator in ("nms", "qnms"):
-            torch.library.define(
+            library.define(
                 f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             )
         for module in [m for m in sys.modules if m.partition(".")[0] == "torchvision"]:

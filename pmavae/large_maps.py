@@ -2,7 +2,7 @@
 
 The coarse stages of a network see a picture as a whole, so their maps grow with it. What is computed from
 them goes strip by strip; a map that lives in a file need not stay resident between strips. Its pages are the
-system's to write out and to fetch again: where memory is free they stay there, and nothing is slower.
+system's to write out and to fetch again; where memory is free they stay there.
 """
 
 from __future__ import annotations

@@ -70,6 +70,13 @@ def _taesd_missing() -> str | None:
 
     if not all(isinstance(try_to_load_from_cache(TAESD_REPO, name), str) for name in TAESD_FILES):
         return f"{TAESD_REPO} is not in the Hugging Face cache: hf download {TAESD_REPO}"
+    try:
+        from diffusers import AutoencoderTiny  # noqa: F401
+    except (ImportError, RuntimeError):  # as beside a torchvision that was built for another torch
+        return (
+            "the installed diffusers cannot be imported: "
+            "python -c 'from diffusers import AutoencoderTiny' tells why"
+        )
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,9 +64,7 @@ class PixelResult:
         """What a file of this format holds; all that takes a model is done here."""
         if form.is_image:
             return self
-        latents = self.session.model.encode(self.pixels)
-        latents = self.session.as_stored(replace(latents, logvar_base=None, logvar_detail=None))
-        return LatentResult(self.session, latents, self.carried)
+        return LatentResult(self.session, self.session.encoded(self.pixels), self.carried)
 
     def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
         """The bytes of a file, once converted, and a note for all that it cannot hold."""

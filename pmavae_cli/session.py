@@ -124,12 +124,13 @@ class Session(RunModels):
         if isinstance(found, Loaded):
             return found
         if isinstance(found, LargePicture):
-            return Loaded(self._encoded(found.rows), found.carried)
+            return Loaded(self.encoded(found.rows), found.carried)
         assert isinstance(found, Picture)
         pixels = fit_side(eight_bits(found.pixels), side) if side else found.pixels
-        return Loaded(self._encoded(pixels), found.carried, pixels)
+        return Loaded(self.encoded(pixels), found.carried, pixels)
 
-    def _encoded(self, pixels: Pixels | RowSource) -> Latents:
+    def encoded(self, pixels: Pixels | RowSource) -> Latents:
+        """The latents of a picture, as they are once stored."""
         # The log-variances would double a latent file for the few tasks that could use them.
         return self.as_stored(replace(self.model.encode(pixels), logvar_base=None, logvar_detail=None))
 

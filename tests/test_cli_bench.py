@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import picture
@@ -140,3 +143,21 @@ def test_the_linear_peer_is_worse_than_the_whole_model_on_a_photograph(pmavae, t
     ours, linear = (json.loads(line) for line in done.lines)
     assert 20 < linear["psnr"] < ours["psnr"]
     assert linear["bits_per_pixel"] == 3.0 < ours["bits_per_pixel"]
+
+
+def test_a_peer_that_cannot_be_imported_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As diffusers beside a torchvision that was built for another torch."""
+    import huggingface_hub
+
+    from pmavae_cli.peers import PEERS
+
+    class Broken(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError("operator torchvision::nms does not exist")
+
+    broken = Broken("diffusers")
+    broken.__spec__ = ModuleSpec("diffusers", None)
+    broken.__path__ = []
+    monkeypatch.setitem(sys.modules, "diffusers", broken)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "a file")
+    assert "cannot be imported" in (PEERS["taesd"].missing() or "")

@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 
 from pmavae.errors import PMAVAEError
 
@@ -27,7 +27,7 @@ SCHEMAS = (
     "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
     "int sampling_ratio, bool aligned) -> Tensor",
 )
-_libraries: list[torch.library.Library] = []  # operators are gone when their library is
+_libraries: list[library.Library] = []  # operators are gone when their library is
 
 
 class MissingPackageError(PMAVAEError):
@@ -51,9 +51,9 @@ def import_torchvision() -> ModuleType:
 
 
 def _library_loads(package: Path) -> bool:
-    for library in sorted(package.glob("_C.*")):
+    for compiled in sorted(package.glob("_C.*")):
         try:
-            torch.ops.load_library(library)
+            torch.ops.load_library(compiled)
         except (OSError, ImportError):
             continue
         return True
@@ -61,14 +61,14 @@ def _library_loads(package: Path) -> bool:
 
 
 def _define() -> None:
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    made = library.Library("torchvision", "FRAGMENT")
     for schema in SCHEMAS:
-        library.define(schema)
+        made.define(schema)
     for kind in ("CPU", "CUDA", "MPS"):
-        library.impl("nms", nms, kind)
+        made.impl("nms", nms, kind)
     # Made of differentiable parts, so that autograd needs nothing else.
-    library.impl("roi_align", roi_align, "CompositeImplicitAutograd")
-    _libraries.append(library)
+    made.impl("roi_align", roi_align, "CompositeImplicitAutograd")
+    _libraries.append(made)
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
