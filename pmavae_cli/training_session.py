@@ -13,7 +13,7 @@ from types import FrameType
 import torch
 from torch import Tensor
 
-from pmavae import PMAVAE
+from pmavae import PMAVAE, heap
 from pmavae.errors import PMAVAEError
 from pmavae.training.checkpoint import load_checkpoint, save_checkpoint
 from pmavae.training.config import TrainConfig, duration
@@ -54,6 +54,7 @@ class TrainingOptions:
     steps: int | None
     pause_after: str | None
     init_from: str | None
+    branch_from: Path | None
     resume: str
     perceptual: str | None
     classes: Path | None
@@ -94,6 +95,7 @@ class Interrupt:
 
 def run_training(options: TrainingOptions, console: Console, registry: Registry) -> int:
     """Train; returns the exit status: 0, or 130 (143) after Ctrl-C (SIGTERM)."""
+    heap.keep()
     if options.threads:
         torch.set_num_threads(options.threads)
     pause_after = duration(options.pause_after) if options.pause_after else float("inf")
@@ -165,10 +167,13 @@ def _resolve(
         "network": _from_anywhere(options.perceptual),
     }
 
+    branch = _branch_point(options.branch_from) if options.branch_from else None
+
     def resolve(folder: RunFolder, resumed: bool) -> TrainConfig:
         return resolve_config(
             folder,
             resumed=resumed,
+            branched_from=branch,
             file=options.config,
             flags=dict(flags),
             settings=list(options.settings),
@@ -188,7 +193,15 @@ def _resolve(
     config = resolve(folder, resume_from is not None)
     if not config.data:
         raise PMAVAEError("there is nothing to train on: give pictures with --data DIR_OR_TAR")
-    return folder, config, resume_from
+    return folder, config, resume_from or branch
+
+
+def _branch_point(run: Path) -> Path:
+    """The newest checkpoint of another run. Raises PMAVAEError."""
+    point = RunFolder(run).resume_point()
+    if point is None:
+        raise PMAVAEError(f"{run} has no checkpoint to branch from: give the folder of a run")
+    return point
 
 
 class _Session:
@@ -276,11 +289,16 @@ class _Session:
         ):
             linear_start(model, corpus, config.linear_crops)
         clock: Clock = StepClock(config.steps) if config.steps else TimeClock(duration(config.time_limit))
+        branches = resume_from is not None and resume_from.parent != self.folder.checkpoints
         trainer = Trainer(model, config, corpus, styles, clock, self.processes, self.network, self.codec)
         elapsed = 0.0
         if resume_from is not None:
             numbers = load_checkpoint(resume_from, trainer.state)
             trainer.numbers, elapsed = numbers, float(numbers["elapsed"])
+            if branches:
+                trainer.first_step, elapsed = trainer.step, 0.0
+        if isinstance(clock, StepClock):
+            clock.first = trainer.first_step
         if isinstance(clock, TimeClock):
             clock.begin(elapsed)
         self.processes.share([*trainer.model.state_dict().values(), *trainer.average.state_dict().values()])

@@ -1,4 +1,4 @@
-"""Where the selective scan runs in a form of its own, for want of a gradient."""
+"""Which form of the selective scan serves an input: compiled for its value alone, or with a gradient."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ FusedScan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 def fused_scan_for(u: Tensor) -> FusedScan | None:
     """The scan for an input of SS2D (B, H, W, C), as `selective_cpu.selective_scan`, or None."""
-    if u.dtype is not torch.float32 or not is_plain_inference(u):
+    if u.dtype is not torch.float32 or u.device.type != "cpu" or torch.compiler.is_exporting():
+        return None
+    if torch.is_grad_enabled():
+        return _training()
+    if not is_plain_inference(u):
         return None
     if max(u.shape[1:3]) <= SMALL_SIDE:
         return selective_small.selective_scan
@@ -32,6 +36,15 @@ def fused_scan_for(u: Tensor) -> FusedScan | None:
 def _cpu() -> FusedScan | None:
     try:
         from pmavae.scan.selective_cpu import selective_scan
+    except ImportError:
+        return None
+    return selective_scan
+
+
+@cache
+def _training() -> FusedScan | None:
+    try:
+        from pmavae.scan.selective_training import selective_scan
     except ImportError:
         return None
     return selective_scan

@@ -25,9 +25,10 @@ class ConfigError(PMAVAEError):
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Reconstruction: L1 + perceptual + edge + β·KL (+ λ·PatchGAN)."""
+    """Reconstruction: pixels + perceptual + edge + β·KL (+ λ·PatchGAN)."""
 
-    l1: float = 1.0
+    l1: float = 1.0  # weight of the pixels
+    pixels: Literal["l1", "log-mse"] = "l1"  # log-mse: of a crop, which is what PSNR is the mean of
     perceptual: float = 0.5  # feature distance; what it gains in texture it costs in PSNR
     network: str = "vgg16"  # whose features: see perceptual.py; "none" leaves the term out
     edge: float = 0.1  # Sobel gradients
@@ -83,8 +84,11 @@ class TextureLossConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW, and what keeps a step sane."""
+    """What makes a step of a gradient, and what keeps it sane."""
 
+    # muon: matrices and dense kernels by Muon, all else by AdamW. More a step where steps are scarce; its own
+    # work does not grow with the batch, so it wants 8 crops of 192 px or more.
+    kind: Literal["adamw", "muon"] = "adamw"
     linear_rate: float = 0.03  # the linear maps learn this much slower: they start at an optimum
     weight_decay: float = 0.01
     beta2: float = 0.99  # short: runs of minutes have few steps
@@ -159,6 +163,8 @@ class TrainConfig:
                 raise ConfigError(
                     f"phase {phase.name}: share and learning_rate are above 0, warmup from 0 to below 1"
                 )
+            if not 0 <= phase.decay <= 1:
+                raise ConfigError(f"phase {phase.name}: decay is a share from 0 to 1")
         damage = self.damage
         if len(damage.shares) != 5 or not sum(damage.shares) > 0:
             raise ConfigError("damage.shares has five shares, of which one is above 0")

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pmavae.encoder import Posterior
 
 ACTIVE_NATS = 0.01  # KL above which a latent channel says something
-_SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
+LOG_MSE_SCALE, LOG_MSE_FLOOR = 0.012, 1e-5  # of about the size of L1; 50 dB, above which no crop counts more
+
+
+def pixel_loss(output: Tensor, target: Tensor, kind: str) -> Tensor:
+    """What the difference of two batches (B, 3, H, W) costs, a scalar.
+
+    "l1" is its mean absolute value. "log-mse" is the mean over crops of the logarithm of their squared error,
+    which is their PSNR up to a factor: an easy crop then counts as much as a hard one.
+    """
+    error = output - target
+    if kind == "l1":
+        return error.abs().mean()
+    squares = error.square().mean((1, 2, 3))  # (B,)
+    return LOG_MSE_SCALE * torch.log(squares + LOG_MSE_FLOOR).mean()
 
 
 def edge_loss(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference of the Sobel gradients of two batches (B, 3, H, W)."""
-    kernels = torch.stack((_SOBEL, _SOBEL.T))[:, None].to(a)
-    difference = (a - b).flatten(0, 1)[:, None]  # the gradient is linear: one convolution is enough
-    return F.conv2d(difference, kernels, padding=1).abs().mean()
+    """Mean absolute difference of the Sobel gradients of two batches (B, 3, H, W), without the border pixels.
+
+    The kernels are taken apart and applied as slices: a convolution of one channel is 20 times slower.
+    """
+    error = a - b
+    across, down = error[..., 2:] - error[..., :-2], error[..., 2:, :] - error[..., :-2, :]
+    horizontal = across[..., 2:, :] + 2 * across[..., 1:-1, :] + across[..., :-2, :]
+    vertical = down[..., 2:] + 2 * down[..., 1:-1] + down[..., :-2]
+    return (horizontal.abs().mean() + vertical.abs().mean()) / 16
 
 
 def kl_per_channel(mean: Tensor, logvar: Tensor) -> Tensor:

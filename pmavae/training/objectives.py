@@ -15,7 +15,7 @@ from pmavae.refinement.distances import Wanted, content_distance, style_distance
 from pmavae.style import join_style, mix_style, split_style
 from pmavae.training.config import LossConfig, PaintConfig
 from pmavae.training.grid import grid_share
-from pmavae.training.losses import edge_loss, kl_loss
+from pmavae.training.losses import edge_loss, kl_loss, pixel_loss
 from pmavae.training.perceptual import PerceptualNetwork
 
 
@@ -105,9 +105,10 @@ def _cost(
     kl_scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
     kl, parts = kl_loss(posterior, learned[:, :, None, None], config.free_nats)
-    l1 = (output - target).abs().mean()
-    total = config.l1 * l1 + config.edge * edge_loss(output, target) + config.kl * kl_scale * kl
-    parts["l1"] = l1.detach()
+    total = config.l1 * pixel_loss(output, target, config.pixels) + config.kl * kl_scale * kl
+    if config.edge:
+        total = total + config.edge * edge_loss(output, target)
+    parts["l1"] = (output - target).detach().abs().mean()
     parts["mse"] = (output - target).detach().square().mean()
     if network is not None and config.perceptual:
         with torch.no_grad():

@@ -1,7 +1,8 @@
-"""What the optimizer is given, and how precisely its gradients are computed."""
+"""The optimizers of a run, what each of them is given, and how precisely gradients are computed."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, cast
 
 import torch
@@ -9,19 +10,52 @@ from torch import nn
 
 from pmavae.training.config import TrainConfig
 from pmavae.training.models import Model
+from pmavae.training.muon import Muon
 from pmavae.training.processes import Processes
 
 LINEAR = ("encoder.linear_", "decoder.lapped_")
+# What Muon leaves to AdamW: the scan's own parameters, and layers that end in latents or pixels, whose
+# singular values mean something.
+NO_MATRIX = ("x_proj", "dt_proj", "A_log", "out.0", "paint_out.0", "base_head", "detail_head", *LINEAR)
+SMALLEST_MATRIX = 12  # rows or columns, whichever are fewer: depthwise kernels are no matrices
 
 
-def parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
-    """All parameters by rate and weight decay.
+def make_optimizers(model: Model, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
+    """One or two by name; groups have a `scale`, by which their rate is that of the schedule times it."""
+    chosen = config.optimizer
+    taken = {n for n, p in model.named_parameters() if chosen.kind == "muon" and is_matrix(n, p)}
+    # Fused: one pass over all parameters, and no Python for each of them.
+    made: dict[str, torch.optim.Optimizer] = {
+        "optimizer": torch.optim.AdamW(
+            parameter_groups(model, config, taken),
+            betas=(0.9, chosen.beta2),
+            fused=model.device.type != "mps",
+        )
+    }
+    if taken:
+        matrices = [p for name, p in model.named_parameters() if name in taken]
+        group = {"params": matrices, "scale": 1.0}
+        made["muon"] = Muon([group], lr=0.0, weight_decay=chosen.weight_decay)
+    return made
+
+
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon trains it: a matrix, or a dense kernel as one."""
+    if parameter.dim() not in (2, 4) or min(parameter.flatten(1).shape) < SMALLEST_MATRIX:
+        return False
+    return not any(part in name for part in NO_MATRIX)
+
+
+def parameter_groups(model: Model, config: TrainConfig, taken: Collection[str] = ()) -> list[dict[str, Any]]:
+    """All parameters but those that are `taken`, by rate and weight decay.
 
     No decay for biases, norms, linear maps, A_log and D; the linear maps learn at a rate of their own.
     """
     optimizer = config.optimizer
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if name in taken:
+            continue
         linear = name.startswith(LINEAR)
         exempt = linear or parameter.dim() < 2 or name.endswith(("A_log", ".D", "dt_bias"))
         key = (optimizer.linear_rate if linear else 1.0, 0.0 if exempt else optimizer.weight_decay)

@@ -20,7 +20,8 @@ class Phase:
     crop: int  # px of what the network is given, a multiple of 16
     batch: int  # crops an optimizer step, over all processes and micro-batches
     learning_rate: float = 1e-3  # after the warm-up, for the network
-    final_rate: float = 0.0  # at the end; between the two, half a cosine
+    final_rate: float = 0.0  # at the end; between the two, half a cosine …
+    decay: float = 1.0  # … over this last share of the phase: a run that is constant before can be prolonged
     warmup: float = 0.02  # share of the phase in which the rate rises from nothing
     accumulate: int = 1  # micro-batches an optimizer step: more of them need less memory
     objective: Literal["codec", "paint", "restore", "prior", "plugin"] = "codec"

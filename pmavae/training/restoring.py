@@ -10,13 +10,13 @@ from torch import Tensor
 from pmavae.restoration.network import Restorer
 from pmavae.training.config import LossConfig
 from pmavae.training.degradation import Damaged
-from pmavae.training.losses import edge_loss
+from pmavae.training.losses import edge_loss, pixel_loss
 from pmavae.training.objectives import Outcome
 from pmavae.training.transfer import to_device
 
 
 def restoring(model: Restorer, damaged: Damaged, config: LossConfig) -> Outcome:
-    """Restore a batch; L1, and Sobel edges where the configuration gives them a weight."""
+    """Restore a batch; its pixels cost, and Sobel edges where the configuration gives them a weight."""
     device = model.device
 
     def moved(values: NDArray[np.float32]) -> Tensor:
@@ -27,9 +27,8 @@ def restoring(model: Restorer, damaged: Damaged, config: LossConfig) -> Outcome:
     gated = bool((damaged.fidelity < 1).any())
     fidelity = moved(damaged.fidelity) if gated else None
     output = model(inputs, moved(damaged.levels), fidelity, damaged.scale)
-    l1 = (output - target).abs().mean()
-    total = config.l1 * l1
+    total = config.l1 * pixel_loss(output, target, config.pixels)
     if config.edge:
         total = total + config.edge * edge_loss(output, target)
-    mse = (output - target).detach().square().mean()
-    return Outcome(total, target, output, {"l1": l1.detach(), "mse": mse})
+    error = (output - target).detach()
+    return Outcome(total, target, output, {"l1": error.abs().mean(), "mse": error.square().mean()})

@@ -12,9 +12,17 @@ from typing import Any
 from pmavae.restoration.presets import RESTORERS
 from pmavae.tensor_file import write_atomically
 from pmavae.training.checkpoint import checkpoints
-from pmavae.training.config import ConfigError, TrainConfig, change, config_from_dict, read_config
+from pmavae.training.config import (
+    ConfigError,
+    TrainConfig,
+    change,
+    config_from_dict,
+    duration,
+    read_config,
+)
 from pmavae.training.degradation import crop_side
 from pmavae.training.phases import OBJECTIVES, Phase, default_phases
+from pmavae.training.schedule import position
 from pmavae.training.task_training import Training
 
 
@@ -55,6 +63,7 @@ def resolve_config(
     folder: RunFolder,
     *,
     resumed: bool,
+    branched_from: Path | None = None,
     file: Path | None,
     flags: dict[str, Any],
     settings: list[str],
@@ -64,10 +73,13 @@ def resolve_config(
     """What this session works with: the defaults, or the run that is resumed, changed by the file, then by
     the flags, then by the settings.
 
-    `trainings` are those of plugins. Raises ConfigError for what cannot be, and for a preset other than that
-    of the resumed run.
+    A run that is `branched_from` a checkpoint of another begins with that run's configuration, and a single
+    phase in which the rate falls. `trainings` are those of plugins. Raises ConfigError for what cannot be, or
+    for a preset other than that of the resumed run.
     """
     data = read_config(folder.config) if resumed else {}
+    if branched_from is not None and not resumed:
+        data = _branch(branched_from)
     before = data.get("task", "base"), data.get("preset")
     if file is not None:
         data |= read_config(file)
@@ -95,6 +107,17 @@ def resolve_config(
         )
         raise ConfigError(f"{folder.path} is a run of {was}, not of {wanted}: choose another --out")
     return config
+
+
+def _branch(checkpoint: Path) -> dict[str, Any]:
+    """The settings of a run that goes down to nothing from a checkpoint, whose run goes on at its rate."""
+    data = read_config(checkpoint.parent.parent / "config.json")
+    config = config_from_dict(data)
+    numbers = read_config(checkpoint / "state.json")
+    clock = numbers["step"] - numbers.get("first_step", 0), config.steps
+    done, whole = clock if config.steps else (numbers["elapsed"], duration(config.time_limit))
+    phase = position(config.phases, min(1.0, done / whole)).phase
+    return data | {"phases": [asdict(replace(phase, share=1.0, warmup=0.0, decay=1.0))], "init_from": ""}
 
 
 def _phases(task: Any, on_cpu: bool, trainings: Mapping[str, Training]) -> Sequence[Phase]:

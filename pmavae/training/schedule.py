@@ -27,10 +27,11 @@ class Position:
 
     @property
     def learning_rate(self) -> float:
-        """Linear warm-up, then half a cosine from the phase's rate to its final rate."""
+        """Linear warm-up, the phase's rate, then half a cosine to its final rate."""
         phase = self.phase
         rise = min(1.0, self.within / phase.warmup) if phase.warmup else 1.0
-        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, self.within)))
+        fallen = (self.within - 1 + phase.decay) / phase.decay if phase.decay else 0.0
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, fallen))))
         return rise * (phase.final_rate + (phase.learning_rate - phase.final_rate) * fall)
 
 
@@ -57,9 +58,10 @@ class StepClock:
     """A run of a given number of steps."""
 
     steps: int
+    first: int = 0  # where it branched off another run
 
     def progress(self, step: int) -> float:
-        return min(1.0, step / self.steps)
+        return min(1.0, (step - self.first) / self.steps)
 
 
 class TimeClock:

@@ -26,7 +26,7 @@ from pmavae.training.corpus import Corpus
 from pmavae.training.drawing import Drawn, draw
 from pmavae.training.models import Model
 from pmavae.training.objectives import Draws, Outcome, reconstruction, repainting
-from pmavae.training.optimization import choose_precision, parameter_groups
+from pmavae.training.optimization import choose_precision, make_optimizers
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.phases import Phase
 from pmavae.training.plugin_network import PluginNetwork
@@ -82,12 +82,9 @@ class Trainer:
         self.codec = codec.to(device, memory_format=torch.channels_last) if codec else None  # type: ignore[call-overload]
         self.precision = choose_precision(config, processes)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
-        # Fused: one pass over all parameters, and no Python for each of them.
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(model, config), betas=(0.9, config.optimizer.beta2), fused=device.type != "mps"
-        )
+        optimizers = make_optimizers(model, config)
+        self.optimizers = list(optimizers.values())  # of the model
         modules: dict[str, nn.Module] = {}
-        optimizers: dict[str, torch.optim.Optimizer] = {"optimizer": self.optimizer}
         self.adversary: PatchDiscriminator | None = None
         if config.adversary.weight and not isinstance(model, PluginNetwork):
             self.adversary = PatchDiscriminator(config.adversary.channels).to(device)
@@ -96,7 +93,8 @@ class Trainer:
                 self.adversary.parameters(), lr=config.adversary.learning_rate, betas=(0.5, 0.99)
             )
         self.state = TrainingState(model, self.average, modules, optimizers)
-        self.step = 0
+        self.step = 0  # of this run and the one that it branched off
+        self.first_step = 0  # of this run
         self.objective: str = config.phases[0].objective
         self.skipped = self.bad_in_a_row = 0
         if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
@@ -108,6 +106,7 @@ class Trainer:
         """What a checkpoint keeps beside the tensors."""
         return {
             "step": self.step,
+            "first_step": self.first_step,
             "objective": self.objective,
             "skipped": self.skipped,
             "scaler": self.scaler.state_dict(),
@@ -116,6 +115,7 @@ class Trainer:
     @numbers.setter
     def numbers(self, numbers: dict[str, Any]) -> None:
         self.step, self.objective = int(numbers["step"]), str(numbers["objective"])
+        self.first_step = int(numbers.get("first_step", 0))
         self.skipped = int(numbers["skipped"])
         if numbers["scaler"]:
             self.scaler.load_state_dict(numbers["scaler"])
@@ -195,10 +195,11 @@ class Trainer:
         Returns the values for the log and the means of `numbers` over all processes.
         """
         self._enter(here)
-        for group in self.optimizer.param_groups:
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        for group in groups:
             group["lr"] = here.learning_rate * group["scale"]
         adversary = self.adversary if self._adversary_plays(here) else None
-        trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+        trained = [p for group in groups for p in group["params"] if p.requires_grad]
         judged = list(adversary.parameters()) if adversary else []
         for optimizer in self.state.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
@@ -219,8 +220,11 @@ class Trainer:
                 values[name] = values.get(name, 0.0) + value / len(batch)
 
         average, *numbers = self.processes.average_gradients([*trained, *judged], [float(total), *numbers])
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(trained, self.config.optimizer.clip)
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        # One call for all parameters, which torch chooses by itself on a GPU only.
+        together = True if self.processes.device.type == "cpu" else None
+        norm = nn.utils.clip_grad_norm_(trained, self.config.optimizer.clip, foreach=together)
         # Either alone can hide the other: sign(nan) is 0.
         finite = math.isfinite(average) and bool(torch.isfinite(norm))
         self._update(finite, adversary is not None)
@@ -300,7 +304,8 @@ class Trainer:
                 )
             return
         self.bad_in_a_row = 0
-        self.scaler.step(self.optimizer)
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
         self.scaler.update()
         if with_adversary:
             self.state.optimizers["adversary_optimizer"].step()
@@ -310,8 +315,7 @@ class Trainer:
     def _update_average(self) -> None:
         # A young average forgets faster, or it would still show the start.
         decay = min(self.config.optimizer.average_decay, (1 + self.step) / (10 + self.step))
-        for average, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            average.lerp_(current, 1 - decay)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         for kept, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
             kept.copy_(buffer)
 

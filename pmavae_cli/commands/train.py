@@ -47,6 +47,13 @@ TASKS = ("base", "denoise", "upscale", "texture-vary")
     help="Start from weights: an id, a file, a folder or org/name[@revision][:file].",
 )
 @click.option(
+    "--branch-from",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Begin where another run stands, with its settings and optimizers, and let the rate fall to "
+    "nothing: shows what that run is worth, which goes on as it is.",
+)
+@click.option(
     "--resume",
     type=click.Choice(RESUME),
     default="auto",
