@@ -103,6 +103,36 @@ def test_ctrl_c_saves_and_the_same_command_continues_to_the_same_weights(photos,
         assert a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)
 
 
+def test_a_branch_goes_down_from_where_a_run_stands(photos, tmp_path):
+    late = PHASE.replace('"learning_rate"', '"decay":0.25,"learning_rate"')
+    kinds = ["--set=optimizer.kind=muon", "--set=loss.pixels=log-mse"]
+    first = ["--data", photos, "--steps", 8, "--out", tmp_path / "run"]
+    assert subprocess.run([*command(*first), late, *kinds], capture_output=True).returncode == 0
+    branch = command("--branch-from", tmp_path / "run", "--steps", 4, "--out", tmp_path / "branch")
+    branch.remove(PHASE)
+    assert subprocess.run(branch, capture_output=True).returncode == 0
+    rows = log(tmp_path / "branch")
+    assert [float(row["step"]) for row in rows] == [9, 10, 11, 12]
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates == sorted(rates, reverse=True) and rates[0] == 1e-3 and rates[-1] < 2e-4
+    config = json.loads((tmp_path / "branch" / "config.json").read_text())
+    assert (config["optimizer"]["kind"], config["loss"]["pixels"]) == ("muon", "log-mse")
+    run_state, state = (
+        load_file(tmp_path / f"{name}/checkpoints/step-{step:08d}/state.safetensors")
+        for name, step in (("run", 8), ("branch", 12))
+    )
+    # Adam counts the steps of both, and Muon has gone on from what it had.
+    assert any(key.startswith("muon.") for key in state) and run_state.keys() == state.keys()
+    assert {float(state[key]) for key in state if key.startswith("optimizer.") and key.endswith(".step")} == {
+        12.0
+    }
+
+
+def test_a_branch_of_no_run_is_refused(pmavae, tmp_path):
+    result = pmavae("train", "--branch-from", tmp_path / "none", "--out", tmp_path / "x", "--steps", 1)
+    assert result.status == 1 and "no checkpoint to branch from" in result.err
+
+
 def test_a_second_ctrl_c_leaves_at_once(photos, tmp_path):
     process = subprocess.Popen(
         command(

@@ -13,6 +13,7 @@ from pmavae.texture.config import texture_config
 from pmavae.texture.fingerprint import encoder_fingerprint
 from pmavae.texture.network import TexturePrior
 from pmavae.training.config import TrainConfig
+from pmavae.training.growth import grown
 from pmavae.training.plugin_network import PluginNetwork
 from pmavae.training.task_training import Examples, Training
 
@@ -53,12 +54,17 @@ def started_model(
     index: WeightsIndex | None = None,
     examples: Examples | None = None,
 ) -> Model:
-    """As `new_model`, with the weights that the run starts from. Raises WeightsError if they do not fit."""
+    """As `new_model`, with the weights that the run starts from; an autoencoder grows from a smaller preset.
+
+    Raises WeightsError if they do not fit.
+    """
     model: Model
     if plan is not None:
         model = PluginNetwork.started_from(plan, config.init_from, index, config.preset, examples)
     elif config.task == "base":
         model = PMAVAE.from_pretrained(config.init_from, index)
+        if model.config.preset != config.preset:
+            model = grown(model, PRESETS[config.preset])
     elif codec is not None:
         model = TexturePrior.from_pretrained(config.init_from, index)
         model.check_codec(codec)

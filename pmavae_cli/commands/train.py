@@ -44,7 +44,8 @@ TASKS = ("base", "denoise", "upscale", "texture-vary")
 @click.option(
     "--init-from",
     metavar="WEIGHTS",
-    help="Start from weights: an id, a file, a folder or org/name[@revision][:file].",
+    help="Start from weights: an id, a file, a folder or org/name[@revision][:file]. Those of small grow "
+    "into base.",
 )
 @click.option(
     "--branch-from",
