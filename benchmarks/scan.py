@@ -9,8 +9,8 @@ sixteen times the data, so it is timed on the CPU only.
 `--lanes 8192` are out of a CPU's caches. For each kernel the share of a copy's bandwidth is printed: the
 time that a copy of as many bytes as it must read and write would take, over its own. The copy has its
 memory, the kernels fetch theirs. The inference kernel, on the CPU, makes decays and drives from the step
-sizes instead of reading them; the same by training's kernel, with the arithmetic around it in torch, is the
-line below it.
+sizes instead of reading them. The lines of training are forward and backward, from the features to their
+sum, by the kernel that has a gradient and by single operators around the recurrence.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
+from unittest.mock import patch
 
 import torch
 
+from pmavae import ss2d
 from pmavae.scan import fused_scan_for, reference
 from pmavae.scan.operator import backend_for
 from pmavae.ss2d import SS2D
@@ -70,20 +72,26 @@ def blocked_scan(a: torch.Tensor, b: torch.Tensor, block: int = 16) -> torch.Ten
     return reference.roll(h.flatten(2, 3), height, width)
 
 
-def inference_scans(side: int, lanes: int) -> dict[str, Callable[[], object]]:
-    """All four directions, from the features to their sum, by inference's kernel and by training's."""
+def whole_scans(side: int, lanes: int) -> dict[str, Callable[[], object]]:
+    """All four directions, from the features to their sum: for its value alone, and with the gradient."""
     module, u = SS2D(lanes // 4), torch.randn(1, side, side, lanes // 4)
+    weight = torch.randn_like(u)
 
     @torch.no_grad()
-    def fused() -> None:
+    def inference() -> None:
         module.selective_scan(u)
 
-    def in_steps() -> None:
-        module.selective_scan(u)  # with gradients on, as in training
+    def training() -> None:
+        (module.selective_scan(u) * weight).sum().backward()
+
+    def by_operators() -> None:
+        with patch.object(ss2d, "fused_scan_for", lambda u: None):
+            training()
 
     with torch.no_grad():
         there = fused_scan_for(u) is not None
-    return {"inference kernel, all": fused, "training kernel, all": in_steps} if there else {}
+    rows = {"inference kernel, all": inference, "training kernel, all": training}
+    return rows | {"training, operators": by_operators} if there else {}
 
 
 def main() -> None:
@@ -110,7 +118,7 @@ def main() -> None:
         "kernel, forward": timed(lambda: kernel.forward(a, b), 20),
         "kernel, backward": timed(lambda: kernel.backward(grad_h, a, h), 20),
         **({} if on_cuda else {"blocked torch, forward": timed(lambda: blocked_scan(a, b), 3)}),
-        **({} if on_cuda else {name: timed(f, 20) for name, f in inference_scans(side, args.lanes).items()}),
+        **({} if on_cuda else {name: timed(f, 20) for name, f in whole_scans(side, args.lanes).items()}),
         "torch loop, forward": timed(lambda: reference.scan_forward(a, b), 3),
         "torch loop, backward": timed(lambda: reference.scan_backward(grad_h, a, h), 3),
     }
@@ -121,6 +129,9 @@ def main() -> None:
     for direction in ("forward", "backward"):
         ratio = rows[f"torch loop, {direction}"] / rows[f"kernel, {direction}"]
         print(f"  the kernel is {ratio:.1f} × faster {direction} than the torch loop")
+    if "training, operators" in rows:
+        ratio = rows["training, operators"] / rows["training kernel, all"]
+        print(f"  the training kernel is {ratio:.1f} × faster than single operators")
     maps = {"kernel, forward": 3, "kernel, backward": 5}  # of the data's size, that are read and written
     if "inference kernel, all" in rows:
         # a quarter is one direction: u once and written once as y at first; then for every direction the step
