@@ -26,14 +26,14 @@ from pmavae import PMAVAE
 from pmavae.bands import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands
 from pmavae.config import BASE_STRIDE
 from pmavae.encoding_bands import encode_in_bands
-from pmavae.pixels import Pixels, sixteen_bits
+from pmavae.images.pixels import Pixels, sixteen_bits
+from pmavae.images.row_source import ArrayRows
 from pmavae.refinement import strips
 from pmavae.refinement.features import FeatureNetwork
 from pmavae.repaint import Refining, repaint_by_steps
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import plan_tiles, restore_pixels
-from pmavae.row_source import ArrayRows
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
 

@@ -30,7 +30,7 @@ from in_turn import in_turn
 from torch import nn
 
 from pmavae import PMAVAE, PRESETS
-from pmavae.pixels import Pixels, to_pixels
+from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.precision import set_precision
 
 

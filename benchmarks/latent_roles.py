@@ -28,7 +28,7 @@ from pmavae import PMAVAE, Latents
 from pmavae.autoencoder import to_tensor
 from pmavae.config import BASE_STRIDE, MIN_SIZE, ModelConfig
 from pmavae.errors import ImageError, PMAVAEError
-from pmavae.metrics import psnr
+from pmavae.images.metrics import psnr
 from pmavae.style import join_style, mix_style, split_style
 from pmavae.tensor_file import write_atomically
 

@@ -38,8 +38,8 @@ from torch import Tensor
 
 from pmavae import PMAVAE
 from pmavae.blocks import MobileConv
+from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.inference import conv_add, conv_silu, strips_of
-from pmavae.pixels import Pixels, to_pixels
 from pmavae.precision import fast_dtype
 
 CALIBRATION = 8  # pictures

@@ -20,7 +20,7 @@ import torch
 from in_turn import in_turn
 
 from pmavae import PMAVAE, PRESETS
-from pmavae.pixels import Pixels
+from pmavae.images.pixels import Pixels
 
 SIDE = 512  # that others are compared with
 

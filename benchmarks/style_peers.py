@@ -30,7 +30,7 @@ from torch import Tensor
 
 from pmavae import PMAVAE
 from pmavae.autoencoder import to_tensor
-from pmavae.pixels import to_pixels
+from pmavae.images.pixels import to_pixels
 from pmavae.refinement.features import FeatureNetwork
 from pmavae.repaint import Refining, repaint, repaint_by_steps
 from pmavae.training.perceptual import EfficientNetLite

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from pmavae import PMAVAE, Latents
 from pmavae.errors import PMAVAEError
-from pmavae.metrics import psnr
-from pmavae.pixels import to_pixels
+from pmavae.images.metrics import psnr
+from pmavae.images.pixels import to_pixels
 from pmavae.texture.coefficients import take_apart
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import mixture, vary

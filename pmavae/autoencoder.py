@@ -22,13 +22,13 @@ from pmavae.encoder import Encoder
 from pmavae.encoding_bands import encode_in_bands
 from pmavae.errors import ImageError, WeightsError
 from pmavae.hub_push import CARD_FILE, push
+from pmavae.images.pixels import Pixels, to_pixels
+from pmavae.images.row_source import ArrayRows, RowSource
 from pmavae.latents import Latents, expected_shapes, padded
 from pmavae.manifest import WeightsIndex
 from pmavae.model_folder import check_config, refuse_foreign_config, write_config
-from pmavae.pixels import Pixels, to_pixels
 from pmavae.precision import decoding_dtype
 from pmavae.refinement.config import TASK as FEATURES
-from pmavae.row_source import ArrayRows, RowSource
 from pmavae.vmamba.config import TASK as VMAMBA
 from pmavae.weights import ARCHITECTURE_VERSION, AnyConfig, load_network, resolve_weights, save_folder
 

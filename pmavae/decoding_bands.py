@@ -27,10 +27,10 @@ from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.decoder import Decoder, Stage
 from pmavae.heap import trim
+from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.large_maps import let_go, maps_in_memory_up_to
 from pmavae.latents import Latents
 from pmavae.paint import PaintBlock, grain
-from pmavae.pixels import Pixels, to_pixels
 from pmavae.precision import decoding_dtype
 
 

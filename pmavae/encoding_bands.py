@@ -21,9 +21,9 @@ from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.encoder import Encoder, Posterior
 from pmavae.heap import trim
+from pmavae.images.row_source import RowSource
 from pmavae.large_maps import empty_map, let_go, maps_in_memory_up_to
 from pmavae.latents import padded
-from pmavae.row_source import RowSource
 from pmavae.style import log_statistics
 
 

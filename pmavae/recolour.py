@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pmavae.pixels import Pixels, luma, strips
+from pmavae.images.pixels import Pixels, luma, strips
 
 DETAIL_SIGMA = 2.0  # px: what a Gaussian blur of this width takes away is detail
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)

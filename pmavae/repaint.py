@@ -11,8 +11,8 @@ from numpy.typing import DTypeLike
 from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE, to_tensor
+from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.latents import Latents
-from pmavae.pixels import Pixels, to_pixels
 from pmavae.recolour import with_chroma_of, with_detail_of, without_chroma
 from pmavae.refinement.features import FeatureNetwork
 from pmavae.refinement.painting import mixture, paint

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from pmavae import PMAVAE
 from pmavae.errors import PMAVAEError
+from pmavae.images.metrics import feature_distance, psnr, ssim
 from pmavae.manifest import WeightsIndex, released_weights
-from pmavae.metrics import feature_distance, psnr, ssim
 from pmavae.training.evaluation import read_rgb, reconstruct, unit
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae_cli.console import Console

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from pmavae.errors import ImageError
-from pmavae.pixels import Pixels, eight_bits
+from pmavae.images.pixels import Pixels, eight_bits
 
 METADATA = frozenset(("exif", "xmp"))  # what --metadata strip leaves out
 HEADER_BUDGET = 900_000  # characters; the header of a latent file ends at 1 MiB

@@ -12,7 +12,7 @@ import imagecodecs
 import numpy as np
 from PIL import ImageCms
 
-from pmavae.pixels import Pixels
+from pmavae.images.pixels import Pixels
 
 STEPS = (0, 32, 64, 128, 192, 255)  # of the colours that tell whether a profile is sRGB
 SAME = 2  # levels of 255 that a profile may differ from sRGB and still be it: encoders round

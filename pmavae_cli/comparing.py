@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pmavae.comparison import Comparison, compare_pictures
 from pmavae.errors import ImageError
+from pmavae.images.comparison import Comparison, compare_pictures
+from pmavae.images.pixels import Pixels, eight_bits, sixteen_bits
 from pmavae.manifest import WeightsIndex
-from pmavae.pixels import Pixels, eight_bits, sixteen_bits
 from pmavae.tensor_file import write_atomically
 from pmavae_cli.carried import unpack_alpha
 from pmavae_cli.comparison_page import page, shrink_to_fit, side_by_side

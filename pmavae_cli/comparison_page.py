@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pmavae.comparison import amplified_difference
+from pmavae.images.comparison import amplified_difference
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 

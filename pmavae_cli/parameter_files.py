@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pmavae.contact_sheet import CELL_SIDE
+from pmavae.images.contact_sheet import CELL_SIDE
 from pmavae.refinement.painting import LONGEST
 from pmavae.style_source import fit_side
 from pmavae_cli.api import Weighted

@@ -17,8 +17,8 @@ from PIL.ExifTags import Base
 
 from pmavae.config import MIN_SIZE
 from pmavae.errors import ImageError
-from pmavae.picture_files import UNREADABLE, upright
-from pmavae.pixels import STEP, Pixels, eight_bits, luma, strips
+from pmavae.images.picture_files import UNREADABLE, upright
+from pmavae.images.pixels import STEP, Pixels, eight_bits, luma, strips
 from pmavae_cli.carried import pack, pack_alpha, unpack_alpha
 from pmavae_cli.colour import is_sound, to_srgb
 from pmavae_cli.formats import READABLE, READABLE_NAMES, starts_like_a_picture

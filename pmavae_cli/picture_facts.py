@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from PIL import Image, ImageCms
 from PIL.ExifTags import Base
 
-from pmavae.picture_files import UNREADABLE
+from pmavae.images.picture_files import UNREADABLE
 from pmavae_cli.carried import unpack
 from pmavae_cli.formats import READABLE
 from pmavae_cli.picture import read_picture

@@ -10,7 +10,7 @@ import numpy as np
 
 from pmavae import Latents, Style
 from pmavae.config import MIN_SIZE
-from pmavae.pixels import Pixels
+from pmavae.images.pixels import Pixels
 from pmavae_cli.api import Task
 from pmavae_cli.formats import Format
 from pmavae_cli.jobs import Output

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pmavae import Latents
-from pmavae.pixels import Pixels, eight_bits, strips
+from pmavae.images.pixels import Pixels, eight_bits, strips
 from pmavae_cli.api import Context, Named, Task
 from pmavae_cli.cache_folder import cache_folder
 from pmavae_cli.console import Console

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from pmavae import PRESETS, Latents, Style
 from pmavae.errors import ImageError, PMAVAEError
+from pmavae.images.pixels import Pixels, eight_bits
+from pmavae.images.row_source import RowSource
 from pmavae.latent_file import (
     LatentHeader,
     check_weights,
@@ -25,9 +27,7 @@ from pmavae.latent_file import (
 )
 from pmavae.latents import expected_shapes
 from pmavae.manifest import WeightsIndex, released_weights
-from pmavae.pixels import Pixels, eight_bits
 from pmavae.precision import set_precision
-from pmavae.row_source import RowSource
 from pmavae.style_source import fit_side, style_view
 from pmavae.task_network import Builder
 from pmavae_cli.carried import METADATA

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, TiffTags
 
 from pmavae.errors import ImageError
-from pmavae.pixels import Pixels
+from pmavae.images.pixels import Pixels
 
 logging.getLogger("imagecodecs").addHandler(logging.NullHandler())  # what it warns of is no use to a user
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from pmavae.pixels import Pixels
+from pmavae.images.pixels import Pixels
 
 BLOCK = 8  # px: pixels are coded in squares of it, as no channel is halved
 _MOST_BLOCKS = 65_535  # between two restart markers

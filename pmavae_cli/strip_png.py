@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pmavae.pixels import Pixels
+from pmavae.images.pixels import Pixels
 from pmavae_cli.sixteen import png_chunk, png_metadata
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"

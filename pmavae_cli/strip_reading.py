@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pmavae.errors import ImageError
-from pmavae.pixels import STRIP, Pixels
+from pmavae.images.pixels import STRIP, Pixels
 from pmavae_cli.colour import to_srgb
 
 if TYPE_CHECKING:

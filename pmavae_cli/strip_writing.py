@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pmavae.pixels import Pixels, eight_bits
+from pmavae.images.pixels import Pixels, eight_bits
 from pmavae.tensor_file import atomic_file
 from pmavae_cli.formats import Format
 from pmavae_cli.jobs import Output, OutputError

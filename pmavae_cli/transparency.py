@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pmavae.pixels import Pixels, eight_bits, sixteen_bits, strips
+from pmavae.images.pixels import Pixels, eight_bits, sixteen_bits, strips
 
 
 def fill_hidden(colours: Pixels, alpha: Pixels) -> Pixels:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from pmavae import Latents, Style
 from pmavae.errors import ImageError
+from pmavae.images.pixels import Pixels, eight_bits, luma, sixteen_bits
 from pmavae.latent_file import latents_to_bytes, style_to_bytes
-from pmavae.pixels import Pixels, eight_bits, luma, sixteen_bits
 from pmavae.tensor_file import write_atomically
 from pmavae_cli.carried import fit_header, unpack, unpack_alpha
 from pmavae_cli.colour import from_srgb, is_grey, is_sound

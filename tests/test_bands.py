@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pmavae import PMAVAE
 from pmavae.bands import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands, sample_bands
 from pmavae.encoding_bands import encode_in_bands
-from pmavae.pixels import sixteen_bits
-from pmavae.row_source import ArrayRows
+from pmavae.images.pixels import sixteen_bits
+from pmavae.images.row_source import ArrayRows
 
 
 @pytest.fixture(scope="module")

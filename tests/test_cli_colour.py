@@ -12,7 +12,7 @@ from conftest import Command, picture
 from PIL import Image, ImageCms
 
 from pmavae.errors import ImageError
-from pmavae.pixels import sixteen_bits
+from pmavae.images.pixels import sixteen_bits
 from pmavae_cli.carried import pack, unpack
 from pmavae_cli.colour import from_srgb, is_sound, to_srgb
 from pmavae_cli.formats import FORMATS

@@ -50,7 +50,7 @@ class GainTask(Task):
 
     def transform(self, content: Any, context: Any, *args: Any, **options: Any) -> Any:
         from pmavae.autoencoder import to_tensor
-        from pmavae.pixels import to_pixels
+        from pmavae.images.pixels import to_pixels
 
         assert not context.task_model.training and context.device.type == "cpu"
         return to_pixels(context.task_model(to_tensor(content))[0].clamp(0, 1))

@@ -16,7 +16,7 @@ from conftest import Command, picture
 from PIL import Image
 
 from pmavae.errors import ImageError
-from pmavae.pixels import eight_bits, luma, sixteen_bits, to_pixels
+from pmavae.images.pixels import eight_bits, luma, sixteen_bits, to_pixels
 from pmavae_cli.carried import unpack_alpha
 from pmavae_cli.picture import Picture, read_picture
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import picture
 
-from pmavae import comparison
-from pmavae.comparison import amplified_difference, compare_pictures
-from pmavae.metrics import psnr, ssim
+from pmavae.images import comparison
+from pmavae.images.comparison import amplified_difference, compare_pictures
+from pmavae.images.metrics import psnr, ssim
 
 
 def pair() -> tuple[np.ndarray, np.ndarray]:

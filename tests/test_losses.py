@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pmavae.metrics import feature_distance
+from pmavae.images.metrics import feature_distance
 from pmavae.refinement.distances import (
     content_distance,
     gram,

@@ -18,8 +18,8 @@ from torch import nn
 
 from pmavae import heap
 from pmavae.blocks import ParallelMambaBlock
+from pmavae.images.pixels import eight_bits, luma
 from pmavae.paint import PaintBlock
-from pmavae.pixels import eight_bits, luma
 from pmavae.refinement.config import LITE0
 from pmavae.refinement.features import FeatureNetwork
 from pmavae.refinement.strips import Strips, resized
@@ -113,7 +113,7 @@ def test_numbers_of_pixels_are_the_same_in_strips(height: int, monkeypatch: pyte
     alpha = np.where(np.random.default_rng(1).random((height, 9)) < 0.6, 0, deep[..., 0]).astype(np.uint16)
     found = []
     for strip in (2, 128, 2**20):
-        monkeypatch.setattr("pmavae.pixels.STRIP", strip)
+        monkeypatch.setattr("pmavae.images.pixels.STRIP", strip)
         found.append((eight_bits(deep), luma(deep), fill_hidden(deep, alpha)))
     for other in found[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(found[0], other, strict=True))
@@ -125,7 +125,7 @@ def test_a_file_is_read_in_strips_as_pillow_reads_it(mode: str, monkeypatch: pyt
     image = picture((40, 61)).convert("RGB").convert(mode)
     if mode == "P":
         image.info["transparency"] = 3
-    monkeypatch.setattr("pmavae.pixels.STRIP", 7)
+    monkeypatch.setattr("pmavae.images.pixels.STRIP", 7)
     colours, alpha = _eight(image)
     grey = mode in ("L", "LA", "1")
     plain = image.convert("RGBA") if image.has_transparency_data else image

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmavae.metrics import feature_distance, psnr, ssim
+from pmavae.images.metrics import feature_distance, psnr, ssim
 
 
 def pair(seed, noise):

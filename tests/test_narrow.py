@@ -12,8 +12,8 @@ from conftest import Command, picture
 from torch import Tensor
 
 from pmavae import PMAVAE, inference
+from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.inference import conv_alone, means_of, sums_of
-from pmavae.pixels import Pixels, to_pixels
 from pmavae.precision import decoding_dtype, fast_dtype, set_precision
 
 CPU = torch.device("cpu")

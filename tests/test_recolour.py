@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import ImageFont
 
 from pmavae import PMAVAE, PRESETS
-from pmavae.contact_sheet import CELL_SIDE, Heading, contact_sheet, shortened
+from pmavae.images.contact_sheet import CELL_SIDE, Heading, contact_sheet, shortened
 from pmavae.recolour import with_chroma_of, with_detail_of, without_chroma
 from pmavae.repaint import Keep, repaint
 
@@ -68,7 +68,7 @@ def test_detail_is_the_others_and_what_is_coarse_stays():
 def test_strips_leave_no_trace(monkeypatch):
     painted, content = (np.asarray(picture((60, 100), seed)) for seed in (0, 1))
     whole = with_chroma_of(painted, content), with_detail_of(painted, content, 0.8)
-    monkeypatch.setattr("pmavae.pixels.STRIP", 5)
+    monkeypatch.setattr("pmavae.images.pixels.STRIP", 5)
     assert np.array_equal(with_chroma_of(painted, content), whole[0])
     assert np.abs(with_detail_of(painted, content, 0.8).astype(int) - whole[1]).max() == 0
 

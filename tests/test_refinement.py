@@ -11,7 +11,7 @@ from PIL import Image
 
 from pmavae.autoencoder import PMAVAE, to_tensor
 from pmavae.errors import WeightsError
-from pmavae.pixels import to_pixels
+from pmavae.images.pixels import to_pixels
 from pmavae.refinement.config import LITE0
 from pmavae.refinement.conversion import converted
 from pmavae.refinement.distances import (

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pmavae import PMAVAE
-from pmavae.metrics import psnr
+from pmavae.images.metrics import psnr
 from pmavae.refinement.distances import octaves, sliced_wasserstein
 from pmavae.restoration.estimation import estimate_levels
 from pmavae.restoration.levels import Levels

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmavae.config import MIN_SIZE
-from pmavae.pixels import Pixels
+from pmavae.images.pixels import Pixels
 
 STRIP_PIXELS = 1 << 19  # of a strip, about
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmavae.pixels import Pixels, to_pixels
+from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.precision import fast_dtype
 from pmavae.restoration.config import WORKING_BYTES, RestorationConfig
 from pmavae.restoration.levels import Levels

@@ -22,11 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from pmavae.errors import PMAVAEError
+from pmavae.images.reading import MIN_SIDE
 from pmavae.tensor_file import write_atomically
 from pmavae.training.decoding import decoded
 from pmavae.training.survey import NO_CLASS, Refusal, Survey
 from pmavae.training.transfer import to_device
-from pmavae.training.untrusted_picture import MIN_SIDE
 
 FLAT_DEVIATION = 5.0  # of 255: a crop whose channels vary less teaches nothing and is drawn again …
 ATTEMPTS = 8  # … so many times at most

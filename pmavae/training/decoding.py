@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmavae.errors import ImageError
+from pmavae.images.reading import decode_rgb, refusing
 from pmavae.training.survey import PictureEntry, Refusal
 from pmavae.training.tar_pictures import picture_members
-from pmavae.training.untrusted_picture import decode_rgb, refusing
 
 THREADS = min(4, os.cpu_count() or 1)  # Pillow decodes without the interpreter's lock
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE
 from pmavae.encoder import Posterior
-from pmavae.metrics import feature_distance
+from pmavae.images.metrics import feature_distance
 from pmavae.refinement.distances import Wanted, content_distance, style_distances
 from pmavae.style import join_style, mix_style, split_style
 from pmavae.training.config import LossConfig, PaintConfig

@@ -21,8 +21,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from pmavae.errors import PMAVAEError
-from pmavae.metrics import psnr, ssim
-from pmavae.pixels import to_pixels
+from pmavae.images.metrics import psnr, ssim
+from pmavae.images.pixels import to_pixels
 from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pmavae.pixels import to_pixels
+from pmavae.images.pixels import to_pixels
 from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer, enlarge

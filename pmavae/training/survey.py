@@ -13,8 +13,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path, PurePosixPath
 
 from pmavae.errors import ImageError, PMAVAEError
+from pmavae.images.reading import MAX_FILE_BYTES, SUFFIXES, picture_size
 from pmavae.training.tar_pictures import is_hidden, is_tar, picture_members
-from pmavae.training.untrusted_picture import MAX_FILE_BYTES, SUFFIXES, picture_size
 
 MANIFEST = "manifest.csv"
 NO_CLASS = "photo"  # the class of a picture that no manifest gives another

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from pmavae.errors import ImageError
-from pmavae.training.untrusted_picture import DAMAGED_TAR, MAX_FILE_BYTES, SUFFIXES, short_reason
+from pmavae.images.reading import DAMAGED_TAR, MAX_FILE_BYTES, SUFFIXES, short_reason
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 

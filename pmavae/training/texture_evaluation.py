@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.metrics import psnr
+from pmavae.images.metrics import psnr
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
 from pmavae.training.evaluation import picture_paths, read_rgb, unit

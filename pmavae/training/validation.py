@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.metrics import psnr, ssim
+from pmavae.images.metrics import psnr, ssim
 from pmavae.restoration.network import Restorer
 from pmavae.style import mix_style
 from pmavae.texture.network import TexturePrior

@@ -10,7 +10,7 @@ from pmavae_cli.api import Context, Task, hookimpl
 from pmavae_cli.plugins.parameters import TILE_OPTION, bounded
 
 if TYPE_CHECKING:
-    from pmavae.pixels import Pixels
+    from pmavae.images.pixels import Pixels
     from pmavae.restoration.levels import Levels
 
 UNSEEN_QUALITY = 50  # of JPEG, where --mode jpeg says that there was one and nothing tells how bad
@@ -80,7 +80,7 @@ class Denoise(Task):
         sigma: float | None,
         jpeg_quality: int | None,
     ) -> Levels:
-        from pmavae.pixels import eight_bits
+        from pmavae.images.pixels import eight_bits
         from pmavae.restoration.estimation import estimate_levels
         from pmavae.restoration.levels import Levels
 

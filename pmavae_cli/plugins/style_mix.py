@@ -11,7 +11,7 @@ from pmavae_cli.plugins.parameters import STYLE_SCALE_OPTION, bounded
 
 if TYPE_CHECKING:
     from pmavae import Latents
-    from pmavae.pixels import Pixels
+    from pmavae.images.pixels import Pixels
     from pmavae.repaint import Keep
 
 STEPS = 30  # of --refine where nothing is said; see docs/style.md for what fewer and more achieve
@@ -59,7 +59,7 @@ class StyleMix(Task):
         self.told = False
 
     def side(self, **options: Any) -> int | None:
-        from pmavae.contact_sheet import CELL_SIDE
+        from pmavae.images.contact_sheet import CELL_SIDE
 
         return CELL_SIDE if options["grid"] else None
 
@@ -146,7 +146,7 @@ class Brush:
 
 def _sheet(contents: list[Named], brushes: list[Brush], keep: Keep, context: Context) -> Pixels:
     """Every content by every brush, of one style each."""
-    from pmavae.contact_sheet import Heading, contact_sheet
+    from pmavae.images.contact_sheet import Heading, contact_sheet
     from pmavae.repaint import repaint
 
     if not brushes:
@@ -177,7 +177,7 @@ def _sheet(contents: list[Named], brushes: list[Brush], keep: Keep, context: Con
 
 def _small(latents: Latents, context: Context) -> Latents:
     """Latents of the size of a cell: those of a latent file are not resized when they are read."""
-    from pmavae.contact_sheet import CELL_SIDE
+    from pmavae.images.contact_sheet import CELL_SIDE
     from pmavae.style_source import fit_side
 
     if max(latents.width, latents.height) <= CELL_SIDE:

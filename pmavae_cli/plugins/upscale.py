@@ -10,7 +10,7 @@ from pmavae_cli.api import Context, Task, hookimpl
 from pmavae_cli.plugins.parameters import TILE_OPTION
 
 if TYPE_CHECKING:
-    from pmavae.pixels import Pixels
+    from pmavae.images.pixels import Pixels
 
 
 MOST_NOISE, WORST_JPEG = 25.0, 30  # what this network has met: worse pictures are not worth enlarging
@@ -45,7 +45,7 @@ class Upscale(Task):
     def transform(
         self, pixels: Pixels, context: Context, factor: str, clean: bool, tile: int | None
     ) -> Pixels:
-        from pmavae.pixels import eight_bits
+        from pmavae.images.pixels import eight_bits
         from pmavae.restoration.estimation import estimate_levels
         from pmavae.restoration.levels import Levels
         from pmavae.restoration.tiles import restore_pixels

@@ -34,7 +34,7 @@ class Deblur(Task):
 
     def transform(self, content: Pixels, context: Context, strength: float) -> Pixels:
         from pmavae.autoencoder import to_tensor
-        from pmavae.pixels import to_pixels
+        from pmavae.images.pixels import to_pixels
 
         picture = to_tensor(content).to(context.device)
         sharper = context.task_model(picture)
@@ -60,7 +60,7 @@ class DeblurTraining(Training):
         return {"loss": error.abs().mean(), "mse": error.square().mean()}
 
     def score(self, network: nn.Module, batch: Batch) -> Mapping[str, float]:
-        from pmavae.metrics import psnr
+        from pmavae.images.metrics import psnr
         from pmavae_deblur.network import blur
 
         return {"psnr": float(psnr(network(blur(batch.pictures)).clamp(0, 1), batch.pictures))}

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pmavae.errors import ImageError, PMAVAEError
+from pmavae.images.reading import FORMATS, MAX_PIXELS, refusing
 from pmavae.tensor_file import write_atomically
 from pmavae.training.evaluation import picture_paths
-from pmavae.training.untrusted_picture import FORMATS, MAX_PIXELS, refusing
 
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 

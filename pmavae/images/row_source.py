@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from pmavae.pixels import Pixels
+from pmavae.images.pixels import Pixels
 
 
 @runtime_checkable

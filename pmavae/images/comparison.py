@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmavae.metrics import WINDOW, ssim
-from pmavae.pixels import STEP, Pixels
+from pmavae.images.metrics import WINDOW, ssim
+from pmavae.images.pixels import STEP, Pixels
 
 _STRIP_PIXELS = 2**19  # at a time: memory does not grow with the pictures
 

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from pmavae.errors import ImageError
-from pmavae.picture_files import TURNS, UNREADABLE
+from pmavae.images.picture_files import TURNS, UNREADABLE
 
 # Every other reader of Pillow stays shut: some run other programs, many are rarely fuzzed.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")

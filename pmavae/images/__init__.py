@@ -1,0 +1,1 @@
+"""Pictures: pixels, reading them, and how near one is to another."""
