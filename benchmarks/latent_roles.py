@@ -28,9 +28,9 @@ from pmavae import PMAVAE, Latents
 from pmavae.autoencoder import to_tensor
 from pmavae.config import BASE_STRIDE, MIN_SIZE, ModelConfig
 from pmavae.errors import ImageError, PMAVAEError
+from pmavae.files.tensors import write_atomically
 from pmavae.images.metrics import psnr
 from pmavae.style import join_style, mix_style, split_style
-from pmavae.tensor_file import write_atomically
 
 CELL, GAP, LABEL = 224, 4, 24  # px on the sheet
 

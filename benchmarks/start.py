@@ -26,7 +26,7 @@ AGAIN = """
 import os, sys, time
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from pmavae import PMAVAE, PRESETS
-from pmavae.latent_file import read_latents
+from pmavae.files.latent_file import read_latents
 model, latents = PMAVAE.from_pretrained("tiny"), read_latents(sys.argv[1], PRESETS.__getitem__)[0]
 times = []
 for _ in range(4):

@@ -16,12 +16,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pmavae.errors import WeightsError
+from pmavae.files.header import weights_header
+from pmavae.files.json_values import is_sha256
 from pmavae.hub_client import attempt_at, cache_folder, quiet_client
 from pmavae.hub_client import is_offline as is_offline
 from pmavae.hub_errors import explain
 from pmavae.hub_reference import HubReference as HubReference
-from pmavae.json_values import is_sha256
-from pmavae.weights_header import weights_header
 
 MODEL_FILE = "model.safetensors"
 LIBRARY = "pmavae"

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pmavae.files.header import weights_header
 from pmavae.hub import LIBRARY, MODEL_FILE, HubError
 from pmavae.hub_client import attempt_at, is_offline, quiet_client
 from pmavae.hub_errors import explain
 from pmavae.hub_reference import HubReference
-from pmavae.weights_header import weights_header
 
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pmavae.errors import WeightsError
+from pmavae.files.json_values import is_label, is_sha256, parse_json
 from pmavae.hub_reference import HubReference
-from pmavae.json_values import is_label, is_sha256, parse_json
 
 MANIFEST_VERSION = 1
 MANIFEST_FILE = "manifest.json"

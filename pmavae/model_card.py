@@ -137,7 +137,7 @@ def write_cards(folder: Path, index: WeightsIndex) -> list[Path]:
 
     Raises WeightsError where a card cannot be written.
     """
-    from pmavae.tensor_file import write_atomically
+    from pmavae.files.tensors import write_atomically
 
     texts = {folder / f"{entry.id}.md": card_text(CardFacts.of(entry)) for entry in index.entries}
     try:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pmavae.errors import WeightsError
+from pmavae.files.header import weights_header
+from pmavae.files.json_values import parse_json
+from pmavae.files.tensors import write_atomically
 from pmavae.hub import LIBRARY, MODEL_FILE
 from pmavae.hub_push import CONFIG_FILE, config_text
-from pmavae.json_values import parse_json
-from pmavae.tensor_file import write_atomically
-from pmavae.weights_header import weights_header
 
 
 def write_config(weights: Path) -> Path:

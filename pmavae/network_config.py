@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pmavae.config import PlainConfig
-from pmavae.json_values import is_label
+from pmavae.files.json_values import is_label
 
 MAX_SETTINGS = 100
 MAX_NUMBER = 8192  # channels and blocks beyond it are an attack on memory, not a network

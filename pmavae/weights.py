@@ -17,20 +17,9 @@ from torch import Tensor, nn
 
 from pmavae.config import ModelConfig
 from pmavae.errors import WeightsError
-from pmavae.file_checksum import BLANK, CHECKSUM_KEY, FileDigest, stamped
-from pmavae.hub import MODEL_FILE
-from pmavae.hub_lookup import fetched_path, path_of_reference
-from pmavae.hub_reference import HubReference
-from pmavae.json_values import is_label
-from pmavae.manifest import Manifest as Manifest
-from pmavae.manifest import WeightsEntry, WeightsIndex, released_weights
-from pmavae.manifest import weights_folder as weights_folder
-from pmavae.network_config import NetworkConfig, is_settings
-from pmavae.refinement.config import TASK as FEATURES
-from pmavae.refinement.config import FeatureConfig
-from pmavae.restoration.config import RestorationConfig
-from pmavae.restoration.presets import TASKS as RESTORATIONS
-from pmavae.tensor_file import (
+from pmavae.files.checksum import BLANK, CHECKSUM_KEY, FileDigest, stamped
+from pmavae.files.json_values import is_label
+from pmavae.files.tensors import (
     METADATA_KEY,
     HeaderTooLargeError,
     TensorFile,
@@ -39,6 +28,17 @@ from pmavae.tensor_file import (
     to_json,
     write_atomically,
 )
+from pmavae.hub import MODEL_FILE
+from pmavae.hub_lookup import fetched_path, path_of_reference
+from pmavae.hub_reference import HubReference
+from pmavae.manifest import Manifest as Manifest
+from pmavae.manifest import WeightsEntry, WeightsIndex, released_weights
+from pmavae.manifest import weights_folder as weights_folder
+from pmavae.network_config import NetworkConfig, is_settings
+from pmavae.refinement.config import TASK as FEATURES
+from pmavae.refinement.config import FeatureConfig
+from pmavae.restoration.config import RestorationConfig
+from pmavae.restoration.presets import TASKS as RESTORATIONS
 from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import TextureConfig
 from pmavae.vmamba.config import TASK as VMAMBA

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from pmavae.errors import PMAVAEError
+from pmavae.files.tensors import write_atomically
 from pmavae.manifest import WeightsIndex
-from pmavae.tensor_file import write_atomically
 from pmavae.training.evaluation import picture_paths
 from pmavae_cli.console import Console, print_json, print_table
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import onnxruntime
 
+from pmavae.files.tensors import write_atomically
 from pmavae.manifest import WeightsIndex
 from pmavae.onnx.checking import SIZES, check
 from pmavae.onnx.graphs import Graph, decoder_graph, encoder_graph, halved, properties
-from pmavae.tensor_file import write_atomically
 from pmavae_cli.console import Console
 from pmavae_cli.jobs import OutputError
 from pmavae_cli.options import RunOptions

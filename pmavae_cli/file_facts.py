@@ -39,7 +39,7 @@ def _by_kind(stream: BinaryIO, source: Source, index: WeightsIndex) -> dict[str,
     may_be_tensors = first_bytes[8:9] == b"{" or not starts_like_a_picture(first_bytes)
     named_latents = source.path is not None and format_of(source.path) is LATENTS
     if first_bytes and (may_be_tensors or named_latents):
-        from pmavae.tensor_file import looks_like_tensor_file
+        from pmavae.files.tensors import looks_like_tensor_file
 
         if named_latents or looks_like_tensor_file(first_bytes):
             from pmavae_cli.tensor_file_facts import describe_tensor_file

@@ -14,8 +14,8 @@ from PIL.ImageFile import ImageFile
 
 from pmavae.config import MIN_SIZE
 from pmavae.errors import ImageError
+from pmavae.files.latent_file import MAX_SIZE
 from pmavae.images.picture_files import UNREADABLE
-from pmavae.latent_file import MAX_SIZE
 from pmavae_cli.carried import pack
 from pmavae_cli.colour import is_sound
 from pmavae_cli.picture import TooLargeError, metadata_of, millions, xmp_of

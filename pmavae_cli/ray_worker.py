@@ -64,8 +64,9 @@ class Worker:
             self._refusal = self._refused(error)
 
     def _open(self) -> Runner:
-        from pmavae import __version__, tensor_file
+        from pmavae import __version__
         from pmavae.errors import PMAVAEError
+        from pmavae.files import tensors as tensor_file
         from pmavae_cli.plugin_manager import load_plugins
 
         # Read when torch is loaded, which is now.

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from pmavae import PRESETS, Latents, Style
 from pmavae.errors import ImageError, PMAVAEError
-from pmavae.images.pixels import Pixels, eight_bits
-from pmavae.images.row_source import RowSource
-from pmavae.latent_file import (
+from pmavae.files.latent_file import (
     LatentHeader,
     check_weights,
     looks_like_latents,
     read_latents,
     read_latents_or_style,
 )
+from pmavae.images.pixels import Pixels, eight_bits
+from pmavae.images.row_source import RowSource
 from pmavae.latents import expected_shapes
 from pmavae.manifest import WeightsIndex, released_weights
 from pmavae.precision import set_precision

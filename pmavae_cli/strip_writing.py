@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from pmavae.files.tensors import atomic_file
 from pmavae.images.pixels import Pixels, eight_bits
-from pmavae.tensor_file import atomic_file
 from pmavae_cli.formats import Format
 from pmavae_cli.jobs import Output, OutputError
 from pmavae_cli.sixteen import tiff_rows

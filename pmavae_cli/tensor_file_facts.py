@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from pmavae.errors import LatentFileError, WeightsError
-from pmavae.json_values import parse_json
-from pmavae.latent_file import read_latents_or_style
+from pmavae.files.json_values import parse_json
+from pmavae.files.latent_file import read_latents_or_style
+from pmavae.files.tensors import METADATA_KEY, open_tensor_file
 from pmavae.manifest import WeightsEntry, WeightsIndex
 from pmavae.presets import PRESETS
 from pmavae.style_source import Style
 from pmavae.task_models import network_shapes
-from pmavae.tensor_file import METADATA_KEY, open_tensor_file
 from pmavae.weights import load_weights
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pmavae.errors import WeightsError
-from pmavae.json_values import is_sha256
+from pmavae.files.json_values import is_sha256
 from pmavae.manifest import Shelf, WeightsEntry, WeightsIndex
 from pmavae_cli.console import one_line, print_table
 
@@ -178,7 +178,7 @@ def _facts(path: Path) -> tuple[str | None, str | None, int | None]:
     """Task, preset and number of parameters, by the header alone."""
     import math
 
-    from pmavae.tensor_file import open_tensor_file
+    from pmavae.files.tensors import open_tensor_file
 
     try:
         with open_tensor_file(path, name=str(path), error=WeightsError) as file:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmavae.errors import WeightsError
-from pmavae.json_values import is_sha256
+from pmavae.files.json_values import is_sha256
 from pmavae.manifest import WeightsIndex
 from pmavae_cli.weights_list import cached_name, in_cache, shipped_file
 

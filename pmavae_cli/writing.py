@@ -12,9 +12,9 @@ from PIL import Image
 
 from pmavae import Latents, Style
 from pmavae.errors import ImageError
+from pmavae.files.latent_file import latents_to_bytes, style_to_bytes
+from pmavae.files.tensors import write_atomically
 from pmavae.images.pixels import Pixels, eight_bits, luma, sixteen_bits
-from pmavae.latent_file import latents_to_bytes, style_to_bytes
-from pmavae.tensor_file import write_atomically
 from pmavae_cli.carried import fit_header, unpack, unpack_alpha
 from pmavae_cli.colour import from_srgb, is_grey, is_sound
 from pmavae_cli.formats import Format

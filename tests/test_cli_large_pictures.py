@@ -22,9 +22,9 @@ from PIL import Image, ImageCms
 
 from pmavae import PMAVAE, PRESETS
 from pmavae.errors import ImageError
+from pmavae.files.latent_file import read_latents
 from pmavae.images.pixels import Pixels, sixteen_bits
 from pmavae.images.row_source import ArrayRows, RowSource
-from pmavae.latent_file import read_latents
 from pmavae_cli import sixteen, strip_jpeg, strip_tiff, strip_writing
 from pmavae_cli.carried import pack
 from pmavae_cli.disk_space import pixels_of as pixels_of_file

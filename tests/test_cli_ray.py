@@ -33,7 +33,7 @@ from pmavae_cli.ray_worker import MOST_ATTEMPTS, Ledger, Worker
 MARKS = """
 import os, signal, sys, time
 from pathlib import Path
-from pmavae import tensor_file
+from pmavae.files import tensors as tensor_file
 from pmavae_cli.api import Task, hookimpl
 
 class Marks(Task):
@@ -256,7 +256,7 @@ def test_help_does_not_import_ray() -> None:
 
 @pytest.fixture
 def worker(here: Path, weights: str, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    monkeypatch.setattr("pmavae.tensor_file.part_prefix", "")  # so that it is again what it was
+    monkeypatch.setattr("pmavae.files.tensors.part_prefix", "")  # so that it is again what it was
     options = RunOptions(weights=weights, output="a.out.png")
     return Worker(Work("decode", __version__, {}, options, here, "0" * 16), None)
 

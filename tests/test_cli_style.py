@@ -121,7 +121,7 @@ def test_a_folder_of_styles_is_a_palette(run: Command) -> None:
 
 def test_weights_are_relative(run: Command) -> None:
     from pmavae import PRESETS
-    from pmavae.latent_file import read_style
+    from pmavae.files.latent_file import read_style
 
     mixtures = {
         "mixed": ("x.png", "--style", "y.png:3"),

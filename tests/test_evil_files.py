@@ -73,7 +73,7 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def check(name: str, output: Path, size: tuple[int, int]) -> None:
     """An output is whole, of the right kind and of the right size."""
     if output.suffix == ".safetensors":
-        from pmavae.latent_file import read_latents
+        from pmavae.files.latent_file import read_latents
 
         latents, _ = read_latents(output, PRESETS.__getitem__)
         assert (latents.width, latents.height) == size, name

@@ -18,8 +18,8 @@ import torch
 from conftest import Command, picture
 from small_weights import KINDS, Parts, Smooth, raw, write
 
-from pmavae import tensor_file
 from pmavae.errors import WeightsError
+from pmavae.files import tensors as tensor_file
 from pmavae.manifest import WeightsEntry
 from pmavae.network_config import NetworkConfig
 from pmavae.task_network import TaskNetwork

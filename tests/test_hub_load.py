@@ -138,7 +138,7 @@ def test_offline_opens_no_socket(server, tmp_path):
 
 def test_neither_torch_nor_the_client_is_imported_before_it_is_needed(server, tmp_path):
     code = (
-        "import sys, pmavae.hub, pmavae.manifest, pmavae.weights_header; pmavae.manifest.released_weights(); "
+        "import sys, pmavae.hub, pmavae.manifest, pmavae.files.header; pmavae.manifest.released_weights(); "
         "print([n for n in ('torch', 'huggingface_hub') if n in sys.modules]); "
         "from pmavae.hub import cached; print(len(cached()), 'torch' in sys.modules)"
     )

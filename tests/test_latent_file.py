@@ -15,7 +15,7 @@ from safetensors.torch import save as safetensors_save
 from small_config import CONFIG
 
 from pmavae.errors import LatentFileError, WeightsMismatchError
-from pmavae.latent_file import (
+from pmavae.files.latent_file import (
     CHECKSUM_KEY,
     LatentHeader,
     check_weights,

@@ -36,7 +36,7 @@ TORCH_FREE = [
     "pmavae.training.phases",
     "pmavae.training.task_training",
     "pmavae.vmamba",
-    "pmavae.weights_header",
+    "pmavae.files.header",
     "pmavae_cli.api",
     "pmavae_cli.main",
     "pmavae_cli.planning",

@@ -16,7 +16,7 @@ from small_config import CONFIG
 
 from pmavae import PMAVAE, Latents, Style
 from pmavae.errors import LatentFileError
-from pmavae.latent_file import (
+from pmavae.files.latent_file import (
     LatentHeader,
     latents_to_bytes,
     read_latents,

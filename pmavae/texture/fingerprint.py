@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import nn
 
-from pmavae.tensor_file import raw_bytes
+from pmavae.files.tensors import raw_bytes
 
 
 def encoder_fingerprint(encoder: nn.Module) -> str:

@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from pmavae.errors import PMAVAEError
+from pmavae.files.tensors import write_atomically
 from pmavae.images.reading import MIN_SIDE
-from pmavae.tensor_file import write_atomically
 from pmavae.training.decoding import decoded
 from pmavae.training.survey import NO_CLASS, Refusal, Survey
 from pmavae.training.transfer import to_device

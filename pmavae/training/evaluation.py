@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE, reflect_pad, to_tensor
 from pmavae.errors import ImageError, PMAVAEError
+from pmavae.files.latent_file import LatentHeader, latents_to_bytes, read_latents
 from pmavae.images.metrics import psnr, ssim
 from pmavae.images.reading import SUFFIXES, decode_rgb
-from pmavae.latent_file import LatentHeader, latents_to_bytes, read_latents
 from pmavae.style import split_style
 from pmavae.training.losses import ACTIVE_NATS, kl_per_channel
 

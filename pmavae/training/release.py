@@ -23,9 +23,9 @@ import torch
 from pmavae.autoencoder import PMAVAE
 from pmavae.config import ModelConfig
 from pmavae.errors import PMAVAEError, WeightsError
+from pmavae.files.tensors import write_atomically
 from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.network import Restorer
-from pmavae.tensor_file import write_atomically
 from pmavae.texture.config import TextureConfig
 from pmavae.texture.network import TexturePrior
 from pmavae.training.config import read_config

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pmavae.files.tensors import write_atomically
 from pmavae.restoration.presets import RESTORERS
-from pmavae.tensor_file import write_atomically
 from pmavae.training.checkpoint import checkpoints
 from pmavae.training.config import (
     ConfigError,

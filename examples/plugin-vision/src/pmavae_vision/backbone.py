@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from pmavae.errors import PMAVAEError, WeightsError
-from pmavae.json_values import is_label
+from pmavae.files.header import weights_header
+from pmavae.files.json_values import is_label
 from pmavae.task_network import TaskNetwork
 from pmavae.vmamba import VMAMBA, VMamba, VMambaConfig
 from pmavae.weights import resolve_weights
-from pmavae.weights_header import weights_header
 
 VARIANTS = {  # by the preset of a training
     "tiny": VMAMBA["vmamba-tiny"],

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from pmavae.errors import WeightsError
+from pmavae.files.header import weights_header
 from pmavae.task_network import TaskNetwork
 from pmavae.vmamba import MEAN, STD, VMamba
 from pmavae.weights import resolve_weights
-from pmavae.weights_header import weights_header
 from pmavae_vision.backbone import backbone_config, labels_of
 
 SIDE = 224  # px that released classifiers are made for

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pmavae.errors import ImageError, PMAVAEError
+from pmavae.files.tensors import write_atomically
 from pmavae.images.reading import FORMATS, MAX_PIXELS, refusing
-from pmavae.tensor_file import write_atomically
 from pmavae.training.evaluation import picture_paths
 
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")

@@ -16,10 +16,8 @@ from torch import Tensor
 
 from pmavae.config import MIN_SIZE, ModelConfig
 from pmavae.errors import LatentFileError, WeightsMismatchError
-from pmavae.json_values import is_label, is_sha256, is_string_map
-from pmavae.latents import Latents, expected_shapes, padded
-from pmavae.style_source import Style
-from pmavae.tensor_file import (
+from pmavae.files.json_values import is_label, is_sha256, is_string_map
+from pmavae.files.tensors import (
     METADATA_KEY,
     HeaderTooLargeError,
     TensorFile,
@@ -30,6 +28,8 @@ from pmavae.tensor_file import (
     to_json,
     write_atomically,
 )
+from pmavae.latents import Latents, expected_shapes, padded
+from pmavae.style_source import Style
 
 LATENT_VERSION = 1
 CHECKSUM_KEY = "pmavae_crc32"

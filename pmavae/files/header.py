@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pmavae.json_values import is_string_map, parse_json
+from pmavae.files.json_values import is_string_map, parse_json
 
 METADATA_KEY = "pmavae"  # of the JSON object that pmavae adds to a safetensors file
 MAX_HEADER_BYTES = 2**20  # hundreds of tensor names fit in a tenth of it; the rest is for ICC and EXIF

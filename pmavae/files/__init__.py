@@ -1,0 +1,1 @@
+"""The files of pmavae: safetensors, and what their headers say."""
