@@ -21,16 +21,22 @@ from pmavae.decoding_bands import decode_in_bands
 from pmavae.encoder import Encoder
 from pmavae.encoding_bands import encode_in_bands
 from pmavae.errors import ImageError, WeightsError
-from pmavae.hub_push import CARD_FILE, push
 from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.images.row_source import ArrayRows, RowSource
 from pmavae.latents import Latents, expected_shapes, padded
-from pmavae.manifest import WeightsIndex
-from pmavae.model_folder import check_config, refuse_foreign_config, write_config
 from pmavae.precision import decoding_dtype
+from pmavae.pretrained.folder import check_config, refuse_foreign_config, write_config
+from pmavae.pretrained.hub_push import CARD_FILE, push
+from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.weights import (
+    ARCHITECTURE_VERSION,
+    AnyConfig,
+    load_network,
+    resolve_weights,
+    save_folder,
+)
 from pmavae.refinement.config import TASK as FEATURES
 from pmavae.vmamba.config import TASK as VMAMBA
-from pmavae.weights import ARCHITECTURE_VERSION, AnyConfig, load_network, resolve_weights, save_folder
 
 Picture = Tensor | Image.Image | np.ndarray[Any, Any]
 
@@ -241,7 +247,7 @@ class PMAVAE(nn.Module):
 
         Needs a token, of HF_TOKEN or of `hf auth login`. Returns the URL of the commit. Raises HubError.
         """
-        from pmavae.model_card import card_of_folder
+        from pmavae.pretrained.model_card import card_of_folder
 
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder, weights_id)

@@ -12,7 +12,7 @@ import click
 
 from pmavae.errors import PMAVAEError
 from pmavae.files.tensors import write_atomically
-from pmavae.manifest import WeightsIndex
+from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.training.evaluation import picture_paths
 from pmavae_cli.console import Console, print_json, print_table
 

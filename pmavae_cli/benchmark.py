@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pmavae import PMAVAE
 from pmavae.errors import PMAVAEError
 from pmavae.images.metrics import feature_distance, psnr, ssim
-from pmavae.manifest import WeightsIndex, released_weights
+from pmavae.pretrained.manifest import WeightsIndex, released_weights
 from pmavae.training.evaluation import read_rgb, reconstruct, unit
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae_cli.console import Console

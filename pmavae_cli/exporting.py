@@ -8,9 +8,9 @@ from typing import Any
 import onnxruntime
 
 from pmavae.files.tensors import write_atomically
-from pmavae.manifest import WeightsIndex
 from pmavae.onnx.checking import SIZES, check
 from pmavae.onnx.graphs import Graph, decoder_graph, encoder_graph, halved, properties
+from pmavae.pretrained.manifest import WeightsIndex
 from pmavae_cli.console import Console
 from pmavae_cli.jobs import OutputError
 from pmavae_cli.options import RunOptions

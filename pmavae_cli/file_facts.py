@@ -7,7 +7,7 @@ import sys
 from typing import Any, BinaryIO
 
 from pmavae.errors import ImageError
-from pmavae.manifest import WeightsIndex
+from pmavae.pretrained.manifest import WeightsIndex
 from pmavae_cli.formats import LATENTS, format_of, starts_like_a_picture
 from pmavae_cli.inputs import Source
 

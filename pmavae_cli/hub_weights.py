@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmavae.manifest import WeightsEntry, WeightsIndex
+from pmavae.pretrained.manifest import WeightsEntry, WeightsIndex
 from pmavae_cli.console import Console
 
 if TYPE_CHECKING:
-    from pmavae.hub_reference import HubReference
+    from pmavae.pretrained.hub_reference import HubReference
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ def locate(
     if entry is not None and reference is None:
         return Found(index.path(entry), entry)
     if reference is None:
-        from pmavae.weights import resolve_weights
+        from pmavae.pretrained.weights import resolve_weights
 
         return Found(*resolve_weights(name, task, index))
-    from pmavae.hub import fetch
-    from pmavae.hub_lookup import refuse_slip
+    from pmavae.pretrained.hub import fetch
+    from pmavae.pretrained.resolve import refuse_slip
     from pmavae_cli.hub_progress import download_bar
 
     if entry is None:
@@ -72,7 +72,7 @@ def remote(
         return entry, None if index.is_shipped(entry) else entry.reference
     if not isinstance(name, str) or os.path.lexists(name):
         return None, None
-    from pmavae.hub_reference import HubReference
+    from pmavae.pretrained.hub_reference import HubReference
 
     return None, HubReference.parse(name)
 

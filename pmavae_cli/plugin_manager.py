@@ -34,7 +34,7 @@ from pmavae_cli.plugin_checks import (
 from pmavae_cli.plugin_selection import SELECTION, Plugin, Selection
 
 if TYPE_CHECKING:
-    from pmavae.manifest import WeightsIndex
+    from pmavae.pretrained.manifest import WeightsIndex
 
 BUILT_IN = ("encode", "decode", "upscale", "denoise", "style_mix", "texture_vary")
 STRICT = "PMAVAE_PLUGINS_STRICT"
@@ -85,7 +85,7 @@ class Registry:
     @property
     def weights(self) -> WeightsIndex:
         """All weights that have a name. Raises WeightsError where pmavae's own manifest cannot be read."""
-        from pmavae.manifest import released_weights  # not for every start
+        from pmavae.pretrained.manifest import released_weights  # not for every start
 
         return self._weights or released_weights()
 
@@ -156,7 +156,7 @@ class Registry:
         return None
 
     def _take_weights(self, plugin: Plugin, path: Any) -> str | None:
-        from pmavae.manifest import Shelf
+        from pmavae.pretrained.manifest import Shelf
 
         if not isinstance(path, str | os.PathLike):
             return f"register_weights returned {path!r:.60}, which is not the path of a manifest"

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pmavae.errors import PMAVAEError
-from pmavae.manifest import WeightsIndex, released_weights
+from pmavae.pretrained.manifest import WeightsIndex, released_weights
 from pmavae.restoration.network import Restorer
 from pmavae.training.evaluation import read_rgb
 from pmavae.training.restoration_evaluation import (

@@ -13,11 +13,11 @@ from torch import nn
 
 from pmavae import PMAVAE, PRESETS
 from pmavae.errors import WeightsError
-from pmavae.manifest import WeightsIndex
+from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.network import Builder, TaskNetwork
+from pmavae.pretrained.networks import CODEC_BOUND, load_task_model
 from pmavae.refinement.features import FeatureNetwork
 from pmavae.restoration.network import Restorer
-from pmavae.task_models import CODEC_BOUND, load_task_model
-from pmavae.task_network import Builder, TaskNetwork
 from pmavae.texture.network import TexturePrior
 from pmavae_cli.console import Console
 from pmavae_cli.hub_weights import usable

@@ -26,10 +26,10 @@ from pmavae.files.latent_file import (
 from pmavae.images.pixels import Pixels, eight_bits
 from pmavae.images.row_source import RowSource
 from pmavae.latents import expected_shapes
-from pmavae.manifest import WeightsIndex, released_weights
 from pmavae.precision import set_precision
+from pmavae.pretrained.manifest import WeightsIndex, released_weights
+from pmavae.pretrained.network import Builder
 from pmavae.style_source import fit_side, style_view
-from pmavae.task_network import Builder
 from pmavae_cli.carried import METADATA
 from pmavae_cli.console import Console
 from pmavae_cli.formats import LATENTS, format_of, starts_like_a_picture

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pmavae import PMAVAE, heap
 from pmavae.errors import PMAVAEError
+from pmavae.pretrained.weights import save_folder
 from pmavae.training.checkpoint import load_checkpoint, save_checkpoint
 from pmavae.training.config import TrainConfig, duration
 from pmavae.training.corpus import Corpus
@@ -28,7 +29,6 @@ from pmavae.training.schedule import Clock, StepClock, TimeClock
 from pmavae.training.task_training import Example, Examples, Training
 from pmavae.training.trainer import Trainer
 from pmavae.training.validation import preview, save_grid, score
-from pmavae.weights import save_folder
 from pmavae_cli.console import Console
 from pmavae_cli.hub_weights import usable
 from pmavae_cli.plugin_manager import Registry

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from pmavae.autoencoder import PMAVAE
 from pmavae.errors import WeightsError
-from pmavae.manifest import WeightsIndex
 from pmavae.presets import PRESETS
+from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.state_faults import state_faults
+from pmavae.pretrained.weightless import weightless
+from pmavae.pretrained.weights import FOLDER_FILE, AnyConfig, load_weights, shapes_of
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.presets import RESTORERS
-from pmavae.state_faults import state_faults
 from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import texture_config
 from pmavae.texture.fingerprint import encoder_fingerprint
 from pmavae.texture.network import TexturePrior
 from pmavae.vmamba.checkpoint_names import config_of, is_vmamba, renamed
 from pmavae.vmamba.config import TASK as VMAMBA
-from pmavae.weightless import weightless
-from pmavae.weights import FOLDER_FILE, AnyConfig, load_weights, shapes_of
 from pmavae_cli.api import Training
 
 if TYPE_CHECKING:

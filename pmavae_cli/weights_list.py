@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pmavae.errors import WeightsError
 from pmavae.files.json_values import is_sha256
-from pmavae.manifest import Shelf, WeightsEntry, WeightsIndex
+from pmavae.pretrained.manifest import Shelf, WeightsEntry, WeightsIndex
 from pmavae_cli.console import one_line, print_table
 
 if TYPE_CHECKING:
-    from pmavae.hub import Fetched
+    from pmavae.pretrained.hub import Fetched
 
 SHIPPED, CACHED, REMOTE, MISSING = "shipped", "cached", "remote", "missing"
 COLUMNS = ("id", "preset", "task", "size", "licence", "scores", "sha256", "state")

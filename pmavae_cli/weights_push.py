@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pmavae.errors import WeightsError
-from pmavae.hub_push import push
-from pmavae.manifest import WeightsIndex
-from pmavae.model_card import CARD_FILE, card_of_folder
-from pmavae.weights import FOLDER_FILE
+from pmavae.pretrained.hub_push import push
+from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.model_card import CARD_FILE, card_of_folder
+from pmavae.pretrained.weights import FOLDER_FILE
 
 
 def push_folder(

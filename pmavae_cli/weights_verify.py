@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from pmavae.errors import WeightsError
 from pmavae.files.json_values import is_sha256
-from pmavae.manifest import WeightsIndex
+from pmavae.pretrained.manifest import WeightsIndex
 from pmavae_cli.weights_list import cached_name, in_cache, shipped_file
 
 if TYPE_CHECKING:
-    from pmavae.hub import Fetched
+    from pmavae.pretrained.hub import Fetched
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def verify(check: Check) -> Verdict:
 
 
 def _structure(path: Path) -> str | None:
-    from pmavae.weights import load_weights
+    from pmavae.pretrained.weights import load_weights
 
     try:
         load_weights(path)

@@ -15,7 +15,9 @@ Arrow = tuple[str, str]  # who imports, and what
 class Graph:
     """The modules of some packages, by their dotted names."""
 
-    paths: dict[str, str] = field(default_factory=dict)  # from the folder of the packages: pmavae/hub.py
+    paths: dict[str, str] = field(
+        default_factory=dict
+    )  # from the folder of the packages: pmavae/pretrained/hub.py
     imports: dict[str, set[str]] = field(default_factory=dict)  # modules of the packages
     at_the_top: dict[str, set[str]] = field(default_factory=dict)  # those that run when it is imported
     others: dict[str, set[str]] = field(default_factory=dict)  # first names of other packages

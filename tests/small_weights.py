@@ -15,15 +15,15 @@ from small_restorers import network
 from torch import nn
 
 from pmavae import PMAVAE
-from pmavae.manifest import released_weights
 from pmavae.network_config import NetworkConfig
+from pmavae.pretrained.manifest import released_weights
+from pmavae.pretrained.network import TaskNetwork
+from pmavae.pretrained.weights import save_weights
 from pmavae.refinement import features
 from pmavae.refinement.config import NETWORK, TASK, FeatureConfig
 from pmavae.refinement.features import FeatureNetwork
 from pmavae.restoration.network import Restorer
-from pmavae.task_network import TaskNetwork
 from pmavae.texture.network import TexturePrior
-from pmavae.weights import save_weights
 
 FEATURES = FeatureConfig(
     preset=NETWORK,

@@ -128,7 +128,7 @@ def manifest(folder: Path, file: Path, **fields: Any) -> Path:
 def gain_weights(folder: Path, **settings: Any) -> Path:
     """A weights file of the task gain."""
     from pmavae.network_config import NetworkConfig
-    from pmavae.weights import save_folder
+    from pmavae.pretrained.weights import save_folder
 
     config = NetworkConfig("tiny", "gain", {"channels": 3, **settings})
     return save_folder(folder, Gain(3).state_dict(), config, "gain-test")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from conftest import Command
 
-from pmavae.hub import Fetched, HubReference
-from pmavae.manifest import Manifest, Shelf, WeightsIndex, released_weights
+from pmavae.pretrained.hub import Fetched, HubReference
+from pmavae.pretrained.manifest import Manifest, Shelf, WeightsIndex, released_weights
 from pmavae_cli.commands.weights import weights as weights_group
 from pmavae_cli.weights_list import all_weights, short_scores, show
 from pmavae_cli.weights_verify import checks, verify

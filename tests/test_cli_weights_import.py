@@ -18,10 +18,10 @@ from torch import nn
 
 from pmavae import PMAVAE, PRESETS
 from pmavae.errors import WeightsError
-from pmavae.manifest import released_weights
+from pmavae.pretrained.manifest import released_weights
+from pmavae.pretrained.weights import load_weights
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.presets import RESTORERS
-from pmavae.weights import load_weights
 from pmavae_cli.api import Batch, Training
 from pmavae_cli.weights_import import Wanted, read_import
 

@@ -20,10 +20,10 @@ from small_weights import KINDS, Parts, Smooth, raw, write
 
 from pmavae.errors import WeightsError
 from pmavae.files import tensors as tensor_file
-from pmavae.manifest import WeightsEntry
 from pmavae.network_config import NetworkConfig
-from pmavae.task_network import TaskNetwork
-from pmavae.weights import MAX_BYTES, load_weights, save_weights
+from pmavae.pretrained.manifest import WeightsEntry
+from pmavae.pretrained.network import TaskNetwork
+from pmavae.pretrained.weights import MAX_BYTES, load_weights, save_weights
 
 Change = Callable[[Parts], Any]
 

@@ -22,13 +22,14 @@ from safetensors.torch import save_file
 from small_config import CONFIG
 from small_restorers import untrained
 
-from pmavae import PMAVAE, hub
+from pmavae import PMAVAE
 from pmavae.errors import WeightsError
-from pmavae.hub import HubError, HubReference, cached, fetch
-from pmavae.hub_push import push
-from pmavae.manifest import Manifest, Shelf, WeightsIndex
-from pmavae.task_models import load_task_model
-from pmavae.weights import resolve_weights, save_weights
+from pmavae.pretrained import hub
+from pmavae.pretrained.hub import HubError, HubReference, cached, fetch
+from pmavae.pretrained.hub_push import push
+from pmavae.pretrained.manifest import Manifest, Shelf, WeightsIndex
+from pmavae.pretrained.networks import load_task_model
+from pmavae.pretrained.weights import resolve_weights, save_weights
 
 NAME = HubReference("painter/small")
 STATE = {"a.weight": torch.tensor([[0.5, -1.25]])}

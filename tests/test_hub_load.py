@@ -14,9 +14,12 @@ from hub_server import Fault, HubServer, hub_server, wait_until
 from small_config import CONFIG
 
 from pmavae import PMAVAE
-from pmavae.weights import save_weights
+from pmavae.pretrained.weights import save_weights
 
-FETCH = "from pmavae.hub import *; f = fetch(HubReference.parse('painter/large')); print(f.path, f.commit)"
+FETCH = (
+    "from pmavae.pretrained.hub import *; "
+    "f = fetch(HubReference.parse('painter/large')); print(f.path, f.commit)"
+)
 # Any way to another computer, by whoever.
 NO_SOCKETS = """
 import socket
@@ -138,9 +141,10 @@ def test_offline_opens_no_socket(server, tmp_path):
 
 def test_neither_torch_nor_the_client_is_imported_before_it_is_needed(server, tmp_path):
     code = (
-        "import sys, pmavae.hub, pmavae.manifest, pmavae.files.header; pmavae.manifest.released_weights(); "
+        "import sys, pmavae.pretrained.hub, pmavae.files.header; from pmavae.pretrained import manifest; "
+        "manifest.released_weights(); "
         "print([n for n in ('torch', 'huggingface_hub') if n in sys.modules]); "
-        "from pmavae.hub import cached; print(len(cached()), 'torch' in sys.modules)"
+        "from pmavae.pretrained.hub import cached; print(len(cached()), 'torch' in sys.modules)"
     )
     child = start(server, tmp_path, code)
     assert child.communicate(timeout=60) == ("[]\n0 False\n", "")

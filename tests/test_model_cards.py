@@ -12,9 +12,9 @@ from small_config import CONFIG
 
 from pmavae import PMAVAE
 from pmavae.errors import WeightsError
-from pmavae.manifest import released_weights
-from pmavae.model_card import CardFacts, card_of_folder, card_text, write_cards
-from pmavae.weights import FOLDER_FILE, save_weights
+from pmavae.pretrained.manifest import released_weights
+from pmavae.pretrained.model_card import CardFacts, card_of_folder, card_text, write_cards
+from pmavae.pretrained.weights import FOLDER_FILE, save_weights
 
 CARDS = Path(__file__).parent.parent / "docs" / "cards"
 INDEX = released_weights()
@@ -29,7 +29,9 @@ def test_the_cards_in_the_docs_are_those_of_the_manifest(tmp_path: Path) -> None
     made = write_cards(tmp_path, INDEX)
     assert {path.name for path in CARDS.iterdir()} == {path.name for path in made}
     for path in made:
-        assert (CARDS / path.name).read_text() == path.read_text(), "python -m pmavae.model_card docs/cards"
+        assert (CARDS / path.name).read_text() == path.read_text(), (
+            "python -m pmavae.pretrained.model_card docs/cards"
+        )
 
 
 @pytest.mark.parametrize("entry", INDEX.entries, ids=lambda entry: entry.id)

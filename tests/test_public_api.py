@@ -55,14 +55,14 @@ IMPORTED = {
     "pmavae.images.pixels": ["to_pixels"],
     "pmavae.ss2d": ["DIRECTIONS", "SS2D"],
     "pmavae.style": ["join_style", "normalise", "restore", "split_style", "statistics"],
-    "pmavae.task_network": ["TaskNetwork"],
+    "pmavae.pretrained.network": ["TaskNetwork"],
     "pmavae.files.tensors": ["write_atomically"],
     "pmavae.training.evaluation": ["picture_paths"],
     "pmavae.images.reading": ["FORMATS", "MAX_PIXELS", "refusing"],
     "pmavae.vmamba": ["MEAN", "STD", "VMAMBA", "VMamba", "VMambaConfig"],
     "pmavae.vmamba.blocks": ["SS2D"],
     "pmavae.vmamba.config": ["STRIDES"],
-    "pmavae.weights": ["resolve_weights"],
+    "pmavae.pretrained.weights": ["resolve_weights"],
     "pmavae.files.header": ["weights_header"],
     "pmavae_cli.api": [
         "Batch",
@@ -79,14 +79,19 @@ IMPORTED = {
     "pmavae_cli.main": ["main"],
 }
 # Modules that the documentation runs, as `python -m module`.
-RUN = {"pmavae.model_card", "pmavae.refinement.conversion", "pmavae.training.release", "pmavae_cli"}
+RUN = {
+    "pmavae.pretrained.model_card",
+    "pmavae.refinement.conversion",
+    "pmavae.training.release",
+    "pmavae_cli",
+}
 # Names that the documentation mentions as `module.name`.
 MENTIONED = {
     "pmavae.Style",
     "pmavae.errors.PMAVAEError",
-    "pmavae.hub.HubError",
-    "pmavae.hub.fetch",
-    "pmavae.hub_push.push",
+    "pmavae.pretrained.hub.HubError",
+    "pmavae.pretrained.hub.fetch",
+    "pmavae.pretrained.hub_push.push",
     "pmavae.precision",
     "pmavae.refinement.distances",
     "pmavae.restoration.tiles.restore_pixels",

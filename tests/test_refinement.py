@@ -12,6 +12,7 @@ from PIL import Image
 from pmavae.autoencoder import PMAVAE, to_tensor
 from pmavae.errors import WeightsError
 from pmavae.images.pixels import to_pixels
+from pmavae.pretrained.weights import save_weights
 from pmavae.refinement.config import LITE0
 from pmavae.refinement.conversion import converted
 from pmavae.refinement.distances import (
@@ -28,7 +29,6 @@ from pmavae.refinement.palette import recolour
 from pmavae.refinement.strips import Strips, resized
 from pmavae.repaint import Keep, Refining, repaint_by_steps
 from pmavae.training.grid import grid_share
-from pmavae.weights import save_weights
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

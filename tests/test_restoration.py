@@ -14,12 +14,12 @@ from small_restorers import SMALL, network
 
 from pmavae import PMAVAE
 from pmavae.errors import WeightsError
+from pmavae.pretrained.weights import save_weights
 from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.presets import RESTORERS
 from pmavae.restoration.tiles import default_tile, plan_tiles, restore, restore_pixels
-from pmavae.weights import save_weights
 
 
 def test_an_untrained_denoiser_gives_its_input_back() -> None:

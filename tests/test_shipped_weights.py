@@ -10,6 +10,7 @@ from PIL import Image
 
 from pmavae import PMAVAE
 from pmavae.images.metrics import psnr
+from pmavae.pretrained.weights import Manifest, weights_folder
 from pmavae.refinement.distances import octaves, sliced_wasserstein
 from pmavae.restoration.estimation import estimate_levels
 from pmavae.restoration.levels import Levels
@@ -23,7 +24,6 @@ from pmavae.training.evaluation import unit
 from pmavae.training.grid import grid_share
 from pmavae.training.texture import velocity_error
 from pmavae.training.texture_evaluation import high_frequency_correlation, low_frequency_psnr
-from pmavae.weights import Manifest, weights_folder
 
 ROOT = Path(__file__).parent.parent
 

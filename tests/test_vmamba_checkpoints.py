@@ -23,10 +23,10 @@ from torch import Tensor
 
 from pmavae import PMAVAE
 from pmavae.errors import WeightsError
+from pmavae.pretrained.weightless import weightless
+from pmavae.pretrained.weights import save_weights
 from pmavae.vmamba import VMAMBA, VMamba
 from pmavae.vmamba.checkpoint_names import config_of, is_vmamba, renamed
-from pmavae.weightless import weightless
-from pmavae.weights import save_weights
 
 SMALL = replace(VMAMBA["vmamba-tiny"], channels=(8, 16, 32, 64), depths=(1, 1, 2, 1), classes=5)
 State = dict[str, Tensor]

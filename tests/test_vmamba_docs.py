@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from pmavae.pretrained.weightless import weightless
 from pmavae.vmamba import VMAMBA, VMamba
-from pmavae.weightless import weightless
 
 TEXT = (Path(__file__).parent.parent / "docs/vmamba.md").read_text("utf-8")
 

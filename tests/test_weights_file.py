@@ -10,9 +10,16 @@ import torch
 from safetensors.torch import save_file
 from small_config import CONFIG
 
-from pmavae import weights
 from pmavae.errors import WeightsError
-from pmavae.weights import Manifest, WeightsEntry, load_weights, resolve_weights, save_weights, weights_folder
+from pmavae.pretrained import weights
+from pmavae.pretrained.weights import (
+    Manifest,
+    WeightsEntry,
+    load_weights,
+    resolve_weights,
+    save_weights,
+    weights_folder,
+)
 
 STATE = {"a.weight": torch.tensor([[0.5, -1.25]]), "a.bias": torch.tensor([3.0]), "scale": torch.tensor(2.0)}
 ROW = {

@@ -10,10 +10,11 @@ import pytest
 import torch
 from small_weights import KINDS, write
 
-from pmavae import PMAVAE, weights
+from pmavae import PMAVAE
 from pmavae.errors import WeightsError
 from pmavae.files import tensors as tensor_file
 from pmavae.files.checksum import CHECKSUM_KEY
+from pmavae.pretrained import weights
 
 TEXT = (Path(__file__).parent.parent / "docs/weights-file.md").read_text("utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)

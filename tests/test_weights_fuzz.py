@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_weights import KINDS, Parts, write
 
 from pmavae.errors import WeightsError
-from pmavae.weights import load_weights
+from pmavae.pretrained.weights import load_weights
 
 Edit = tuple[str, int, int, bytes]
 # What to do, where (as a share of a million), over how many bytes, and with which.

@@ -15,7 +15,7 @@ def weights_header(path: Path) -> dict[str, Any] | None:
     """The header of a weights file of pmavae: "architecture", "config", "id".
 
     None for a file that is none or cannot be read. Only the header is looked at; the rest is checked by
-    `pmavae.weights.load_weights`.
+    `pmavae.pretrained.weights.load_weights`.
     """
     try:
         with path.open("rb") as stream:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from pmavae.autoencoder import PMAVAE
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.onnx.scan import directional_scan
-from pmavae.quiet import quiet
-from pmavae.weights import ARCHITECTURE_VERSION
+from pmavae.pretrained.quiet import quiet
+from pmavae.pretrained.weights import ARCHITECTURE_VERSION
 
 OPSET = 18
 PREFIX = "pmavae."  # of the names of properties

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from pmavae.pretrained.weights import save_weights
 from pmavae.refinement.config import LITE0, NETWORK
 from pmavae.refinement.features import FeatureNetwork
 from pmavae.training.perceptual import EfficientNetLite
-from pmavae.weights import save_weights
 
 WEIGHTS_ID = "features-lite0"
 

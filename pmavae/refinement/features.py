@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.errors import WeightsError
+from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights
 from pmavae.refinement.config import NETWORK, TASK, FeatureConfig
-from pmavae.weights import AnyConfig, load_network, resolve_weights
 
 
 class SameConv(nn.Module):

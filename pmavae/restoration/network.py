@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.blocks import zero_init
-from pmavae.manifest import WeightsIndex
+from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
 from pmavae.restoration.config import NOISE_UNIT, WORKING_BYTES, RestorationConfig
 from pmavae.restoration.levels import Levels
-from pmavae.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
 
 
 class ResidualBlock(nn.Module):

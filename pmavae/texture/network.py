@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from pmavae.autoencoder import PMAVAE
 from pmavae.blocks import ChannelNorm, FiLM, zero_init
 from pmavae.errors import WeightsError
-from pmavae.manifest import WeightsIndex
+from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
 from pmavae.texture.coefficients import Texture
 from pmavae.texture.config import TASK, TextureConfig
 from pmavae.texture.fingerprint import encoder_fingerprint
-from pmavae.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
 
 CODE = 128  # width of the code of time and style that every block reads
 TIME_FEATURES = 16  # of each of the two

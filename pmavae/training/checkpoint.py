@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pmavae.errors import PMAVAEError
+from pmavae.pretrained.weights import save_weights
 from pmavae.training.models import Model
-from pmavae.weights import save_weights
 
 PREFIX = "step-"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pmavae.autoencoder import PMAVAE
 from pmavae.errors import WeightsError
-from pmavae.manifest import WeightsIndex
 from pmavae.presets import PRESETS
+from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.presets import RESTORERS
 from pmavae.texture.config import TASK as TEXTURE

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from pmavae.config import BASE_STRIDE
 from pmavae.errors import PMAVAEError
 from pmavae.files.header import weights_header
-from pmavae.manifest import WeightsIndex
 from pmavae.network_config import NetworkConfig
-from pmavae.task_network import TaskNetwork
+from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.network import TaskNetwork
+from pmavae.pretrained.weights import resolve_weights
 from pmavae.training.objectives import Draws, Outcome
 from pmavae.training.task_training import Batch, Example, Examples, Training
-from pmavae.weights import resolve_weights
 
 
 class PluginTrainingError(PMAVAEError):

@@ -24,6 +24,7 @@ from pmavae.autoencoder import PMAVAE
 from pmavae.config import ModelConfig
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.files.tensors import write_atomically
+from pmavae.pretrained.weights import load_weights, resolve_weights, save_weights, weights_folder
 from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.network import Restorer
 from pmavae.texture.config import TextureConfig
@@ -33,7 +34,6 @@ from pmavae.training.evaluation import reconstruction_scores
 from pmavae.training.models import Model
 from pmavae.training.restoration_evaluation import restoration_scores
 from pmavae.training.texture_evaluation import texture_scores
-from pmavae.weights import load_weights, resolve_weights, save_weights, weights_folder
 
 SCORE = "psnr_kodak24"  # of a restoration network, one a condition: psnr_kodak24_noise25, …
 INVISIBLE = 45.0  # dB from which on nobody sees a difference

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pmavae.errors import WeightsError
 from pmavae.network_config import MAX_NUMBER
+from pmavae.pretrained.state_faults import sides, state_faults
 from pmavae.ss2d import DIRECTIONS
-from pmavae.state_faults import sides, state_faults
 from pmavae.vmamba.config import VMAMBA, VMambaConfig
 
 _STAGES = 4
@@ -68,9 +68,9 @@ def config_of(state: Mapping[str, Tensor]) -> VMambaConfig:
     tensor is missing, unknown or of another shape than the others imply.
     """
     config = _implied(state)
+    from pmavae.pretrained.weightless import weightless
+    from pmavae.pretrained.weights import shapes_of
     from pmavae.vmamba.network import VMamba
-    from pmavae.weightless import weightless
-    from pmavae.weights import shapes_of
 
     with weightless():
         odd = state_faults(state, shapes_of(VMamba(config)))

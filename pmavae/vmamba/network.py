@@ -10,10 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from pmavae.errors import WeightsError
-from pmavae.manifest import WeightsIndex
+from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.weights import (
+    FOLDER_FILE,
+    AnyConfig,
+    load_network,
+    resolve_weights,
+    save_weights,
+    wrong_task,
+)
 from pmavae.vmamba.blocks import VSSBlock, downsampling, patch_embedding
 from pmavae.vmamba.config import TASK, VMAMBA, VMambaConfig
-from pmavae.weights import FOLDER_FILE, AnyConfig, load_network, resolve_weights, save_weights, wrong_task
 
 
 class Stage(nn.Module):

@@ -48,7 +48,7 @@ def list_(registry: Registry, as_json: bool, debug: bool) -> None:
 
     State is shipped, cached (in the Hugging Face cache), remote (pmavae weights fetch gets them) or missing.
     """
-    from pmavae.hub import cached
+    from pmavae.pretrained.hub import cached
     from pmavae_cli.weights_list import all_weights, show
 
     rows = all_weights(registry.weights, cached())
@@ -78,7 +78,7 @@ def fetch(registry: Registry, ref: str, task: str, force: bool, quiet: bool, deb
     console = Console(quiet=quiet, debug=debug)
     found = locate(ref, task, registry.weights, console, force=force)
     if found.reference is None:
-        from pmavae.weights import load_weights
+        from pmavae.pretrained.weights import load_weights
 
         load_weights(found.path, found.entry)
         console.note(f"{ref} is here already: {'it came with its package' if found.entry else 'a file'}")
@@ -97,7 +97,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], as_json: bool, debug: boo
     An ID is what pmavae weights list shows, or org/name for all that the cache has of a repository. Exit
     status 1 if one is damaged or gone.
     """
-    from pmavae.hub import cached
+    from pmavae.pretrained.hub import cached
     from pmavae_cli.weights_verify import checks, chosen
     from pmavae_cli.weights_verify import verify as verify_file
 
@@ -195,7 +195,7 @@ def import_(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from pmavae.weights import load_weights, save_weights
+    from pmavae.pretrained.weights import load_weights, save_weights
     from pmavae_cli.hub_weights import usable
     from pmavae_cli.weights_import import Wanted, read_import
 

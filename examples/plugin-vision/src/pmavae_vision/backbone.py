@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.files.header import weights_header
 from pmavae.files.json_values import is_label
-from pmavae.task_network import TaskNetwork
+from pmavae.pretrained.network import TaskNetwork
+from pmavae.pretrained.weights import resolve_weights
 from pmavae.vmamba import VMAMBA, VMamba, VMambaConfig
-from pmavae.weights import resolve_weights
 
 VARIANTS = {  # by the preset of a training
     "tiny": VMAMBA["vmamba-tiny"],

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from pmavae.errors import WeightsError
 from pmavae.files.header import weights_header
-from pmavae.task_network import TaskNetwork
+from pmavae.pretrained.network import TaskNetwork
+from pmavae.pretrained.weights import resolve_weights
 from pmavae.vmamba import MEAN, STD, VMamba
-from pmavae.weights import resolve_weights
 from pmavae_vision.backbone import backbone_config, labels_of
 
 SIDE = 224  # px that released classifiers are made for

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pmavae.files.header import weights_header
-from pmavae.hub import LIBRARY, MODEL_FILE, HubError
-from pmavae.hub_client import attempt_at, is_offline, quiet_client
-from pmavae.hub_errors import explain
-from pmavae.hub_reference import HubReference
+from pmavae.pretrained.hub import LIBRARY, MODEL_FILE, HubError
+from pmavae.pretrained.hub_client import attempt_at, is_offline, quiet_client
+from pmavae.pretrained.hub_errors import explain
+from pmavae.pretrained.hub_reference import HubReference
 
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"

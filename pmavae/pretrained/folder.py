@@ -13,8 +13,8 @@ from pmavae.errors import WeightsError
 from pmavae.files.header import weights_header
 from pmavae.files.json_values import parse_json
 from pmavae.files.tensors import write_atomically
-from pmavae.hub import LIBRARY, MODEL_FILE
-from pmavae.hub_push import CONFIG_FILE, config_text
+from pmavae.pretrained.hub import LIBRARY, MODEL_FILE
+from pmavae.pretrained.hub_push import CONFIG_FILE, config_text
 
 
 def write_config(weights: Path) -> Path:

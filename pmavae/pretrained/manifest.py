@@ -8,7 +8,7 @@ from typing import Any
 
 from pmavae.errors import WeightsError
 from pmavae.files.json_values import is_label, is_sha256, parse_json
-from pmavae.hub_reference import HubReference
+from pmavae.pretrained.hub_reference import HubReference
 
 MANIFEST_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -140,7 +140,7 @@ class WeightsIndex:
 
 def weights_folder() -> Path:
     """Where the released weights are: inside an installed package, beside it in a source checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     installed = package / "_weights"
     return installed if installed.is_dir() else package.parent / "weights"
 

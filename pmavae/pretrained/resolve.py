@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pmavae.errors import WeightsError
-from pmavae.hub import fetch
-from pmavae.hub_reference import HubReference
+from pmavae.pretrained.hub import fetch
+from pmavae.pretrained.hub_reference import HubReference
 
 _LOGGER = logging.getLogger(__name__)
 _SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt"}  # of files, rather than of repositories

@@ -28,13 +28,14 @@ from pmavae.files.tensors import (
     to_json,
     write_atomically,
 )
-from pmavae.hub import MODEL_FILE
-from pmavae.hub_lookup import fetched_path, path_of_reference
-from pmavae.hub_reference import HubReference
-from pmavae.manifest import Manifest as Manifest
-from pmavae.manifest import WeightsEntry, WeightsIndex, released_weights
-from pmavae.manifest import weights_folder as weights_folder
 from pmavae.network_config import NetworkConfig, is_settings
+from pmavae.pretrained.hub import MODEL_FILE
+from pmavae.pretrained.hub_reference import HubReference
+from pmavae.pretrained.manifest import Manifest as Manifest
+from pmavae.pretrained.manifest import WeightsEntry, WeightsIndex, released_weights
+from pmavae.pretrained.manifest import weights_folder as weights_folder
+from pmavae.pretrained.resolve import fetched_path, path_of_reference
+from pmavae.pretrained.weightless import weightless
 from pmavae.refinement.config import TASK as FEATURES
 from pmavae.refinement.config import FeatureConfig
 from pmavae.restoration.config import RestorationConfig
@@ -43,7 +44,6 @@ from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import TextureConfig
 from pmavae.vmamba.config import TASK as VMAMBA
 from pmavae.vmamba.config import VMambaConfig
-from pmavae.weightless import weightless
 
 ARCHITECTURE_VERSION = 1  # goes up when the same configuration gets other parameters or another meaning
 FOLDER_FILE = MODEL_FILE  # the weights file in a folder of weights

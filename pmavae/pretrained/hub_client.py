@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from pmavae.hub_errors import Attempt
-from pmavae.quiet import quiet
+from pmavae.pretrained.hub_errors import Attempt
+from pmavae.pretrained.quiet import quiet
 
 
 def is_offline() -> bool:

@@ -18,14 +18,16 @@ from typing import Any
 from pmavae.errors import WeightsError
 from pmavae.files.header import weights_header
 from pmavae.files.json_values import is_sha256
-from pmavae.hub_client import attempt_at, cache_folder, quiet_client
-from pmavae.hub_client import is_offline as is_offline
-from pmavae.hub_errors import explain
-from pmavae.hub_reference import HubReference as HubReference
+from pmavae.pretrained.hub_client import attempt_at, cache_folder, quiet_client
+from pmavae.pretrained.hub_client import is_offline as is_offline
+from pmavae.pretrained.hub_errors import explain
+from pmavae.pretrained.hub_reference import HubReference as HubReference
 
 MODEL_FILE = "model.safetensors"
 LIBRARY = "pmavae"
-MAX_FILE_BYTES = 2**31 + 2**21  # the tensors and the header that pmavae.weights.load_weights takes at most
+MAX_FILE_BYTES = (
+    2**31 + 2**21
+)  # the tensors and the header that pmavae.pretrained.weights.load_weights takes at most
 
 
 class HubError(WeightsError):

@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.manifest import WeightsIndex
 from pmavae.network_config import NetworkConfig
+from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.network import Builder, TaskNetwork
+from pmavae.pretrained.weightless import weightless
+from pmavae.pretrained.weights import AnyConfig, Shapes, shapes_of
 from pmavae.refinement.config import FeatureConfig
 from pmavae.refinement.features import FeatureNetwork
 from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.presets import TASKS as RESTORATIONS
-from pmavae.task_network import Builder, TaskNetwork
 from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import TextureConfig
 from pmavae.texture.network import TexturePrior
 from pmavae.vmamba.config import VMambaConfig
 from pmavae.vmamba.network import VMamba
-from pmavae.weightless import weightless
-from pmavae.weights import AnyConfig, Shapes, shapes_of
 
 TaskModel = Restorer | TexturePrior | TaskNetwork
 CODEC_BOUND = frozenset({TEXTURE})  # tasks whose network serves one autoencoder's latents alone

@@ -1,6 +1,6 @@
 """Model cards: what a repository of weights on the Hugging Face Hub shows, and how it is found there.
 
-    python -m pmavae.model_card docs/cards
+    python -m pmavae.pretrained.model_card docs/cards
 
 writes those of the weights that come with pmavae. The front matter is what the Hub reads (YAML), the rest is
 for people. No torch is imported until a card is written or a folder is read.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pmavae.errors import WeightsError
-from pmavae.manifest import WeightsEntry, WeightsIndex, released_weights
+from pmavae.pretrained.manifest import WeightsEntry, WeightsIndex, released_weights
 from pmavae.refinement.config import TASK as FEATURES
 from pmavae.vmamba.config import TASK as VMAMBA
 
@@ -111,7 +111,7 @@ def card_of_folder(
     Of a file that the index knows, by its hash, the manifest tells the rest. `licence` and `datasets` count
     before that.
     """
-    from pmavae.weights import FOLDER_FILE, load_weights
+    from pmavae.pretrained.weights import FOLDER_FILE, load_weights
 
     loaded = load_weights(Path(folder) / FOLDER_FILE)
     entries = (index or released_weights()).entries
@@ -189,7 +189,9 @@ def _use(facts: CardFacts, name: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pmavae.model_card", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m pmavae.pretrained.model_card", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("folder", type=Path, help="where the cards go, as docs/cards")
     for path in write_cards(parser.parse_args().folder, released_weights()):
         print(path)

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from pmavae.errors import WeightsError
-from pmavae.manifest import WeightsIndex
 from pmavae.network_config import MAX_NUMBER, NetworkConfig, is_settings
-from pmavae.weightless import weightless
-from pmavae.weights import (
+from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.weightless import weightless
+from pmavae.pretrained.weights import (
     AnyConfig,
     Shapes,
     load_weights,
