@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pmavae import PMAVAE
-from pmavae.bands import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands
 from pmavae.config import BASE_STRIDE
-from pmavae.encoding_bands import encode_in_bands
 from pmavae.images.pixels import Pixels, sixteen_bits
 from pmavae.images.row_source import ArrayRows
+from pmavae.inference.encoding import encode_in_bands
+from pmavae.inference.strips import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands
 from pmavae.refinement import strips
 from pmavae.refinement.features import FeatureNetwork
 from pmavae.repaint import Refining, repaint_by_steps

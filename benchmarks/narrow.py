@@ -39,8 +39,8 @@ from torch import Tensor
 from pmavae import PMAVAE
 from pmavae.blocks import MobileConv
 from pmavae.images.pixels import Pixels, to_pixels
-from pmavae.inference import conv_add, conv_silu, strips_of
-from pmavae.precision import fast_dtype
+from pmavae.inference.fused import conv_add, conv_silu, strips_of
+from pmavae.inference.precision import fast_dtype
 
 CALIBRATION = 8  # pictures
 CROP = 256  # px; the side of what is calibrated on

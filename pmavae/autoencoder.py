@@ -14,17 +14,17 @@ from numpy.typing import DTypeLike
 from PIL import Image
 from torch import Tensor, nn
 
-from pmavae.bands import WORKING_BYTES, fitting_rows
 from pmavae.config import BASE_STRIDE, MIN_SIZE, ModelConfig
 from pmavae.decoder import Decoder
-from pmavae.decoding_bands import decode_in_bands
 from pmavae.encoder import Encoder
-from pmavae.encoding_bands import encode_in_bands
 from pmavae.errors import ImageError, WeightsError
 from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.images.row_source import ArrayRows, RowSource
+from pmavae.inference.decoding import decode_in_bands
+from pmavae.inference.encoding import encode_in_bands
+from pmavae.inference.precision import decoding_dtype
+from pmavae.inference.strips import WORKING_BYTES, fitting_rows
 from pmavae.latents import Latents, expected_shapes, padded
-from pmavae.precision import decoding_dtype
 from pmavae.pretrained.folder import check_config, refuse_foreign_config, write_config
 from pmavae.pretrained.hub_push import CARD_FILE, push
 from pmavae.pretrained.manifest import WeightsIndex

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.inference import (
+from pmavae.inference.fused import (
     conv_add,
     conv_silu,
     is_plain_inference,
@@ -23,7 +23,7 @@ from pmavae.inference import (
     sums_of,
     with_neighbours,
 )
-from pmavae.large_maps import empty_map, let_go
+from pmavae.inference.offload import empty_map, let_go
 from pmavae.ss2d import SS2D
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from pmavae.blocks import MobileConv, ParallelMambaBlock, zero_init
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
 from pmavae.exchange import exchange, exchange_variances
-from pmavae.inference import in_channels_last
-from pmavae.large_maps import both_in_strips, in_strips
+from pmavae.inference.fused import in_channels_last
+from pmavae.inference.offload import both_in_strips, in_strips
 from pmavae.style import join_style, normalise, statistics
 
 INITIAL_LOGVAR = -6.0  # posterior noise of 5 % of a latent's deviation: too little to blur the start

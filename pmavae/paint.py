@@ -7,8 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.blocks import FiLM, zero_init
-from pmavae.inference import conv_add, conv_silu, is_plain_inference, modulated, strips_of, with_neighbours
-from pmavae.large_maps import empty_map, let_go
+from pmavae.inference.fused import (
+    conv_add,
+    conv_silu,
+    is_plain_inference,
+    modulated,
+    strips_of,
+    with_neighbours,
+)
+from pmavae.inference.offload import empty_map, let_go
 
 NOISE_CHANNELS = 4
 

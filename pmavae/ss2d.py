@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.inference import conv_alone, conv_silu, is_plain_inference
-from pmavae.large_maps import in_strips
+from pmavae.inference.fused import conv_alone, conv_silu, is_plain_inference
+from pmavae.inference.offload import in_strips
 from pmavae.scan import directional_scan, fused_scan_for
 
 DIRECTIONS = 4

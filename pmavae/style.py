@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from pmavae.config import ModelConfig
-from pmavae.inference import is_plain_inference
-from pmavae.large_maps import let_go
+from pmavae.inference.fused import is_plain_inference
+from pmavae.inference.offload import let_go
 
 # Deviation of a channel that does not vary: keeps flat pictures finite. Latents have about unit
 # variance over photographs, so this is one part in a hundred of what is usual.

@@ -25,8 +25,8 @@ from pmavae.files.latent_file import (
 )
 from pmavae.images.pixels import Pixels, eight_bits
 from pmavae.images.row_source import RowSource
+from pmavae.inference.precision import set_precision
 from pmavae.latents import expected_shapes
-from pmavae.precision import set_precision
 from pmavae.pretrained.manifest import WeightsIndex, released_weights
 from pmavae.pretrained.network import Builder
 from pmavae.style_source import fit_side, style_view

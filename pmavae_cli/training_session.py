@@ -13,8 +13,9 @@ from types import FrameType
 import torch
 from torch import Tensor
 
-from pmavae import PMAVAE, heap
+from pmavae import PMAVAE
 from pmavae.errors import PMAVAEError
+from pmavae.inference import heap
 from pmavae.pretrained.weights import save_folder
 from pmavae.training.checkpoint import load_checkpoint, save_checkpoint
 from pmavae.training.config import TrainConfig, duration

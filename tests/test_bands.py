@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pmavae import PMAVAE
-from pmavae.bands import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands, sample_bands
-from pmavae.encoding_bands import encode_in_bands
 from pmavae.images.pixels import sixteen_bits
 from pmavae.images.row_source import ArrayRows
+from pmavae.inference.encoding import encode_in_bands
+from pmavae.inference.strips import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands, sample_bands
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,8 @@ def test_an_encoded_picture_is_the_same_in_bands(tiny: PMAVAE) -> None:
 def test_with_all_rows_in_the_sample_bands_change_nothing(
     tiny: PMAVAE, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pmavae import decoding_bands
-    from pmavae.bands import Band
+    from pmavae.inference import decoding as decoding_bands
+    from pmavae.inference.strips import Band
 
     monkeypatch.setattr(decoding_bands, "sample_bands", lambda rows, *_: [Band(0, rows, 0, rows)])
     latents = tiny.encode(picture((48, 200)))
@@ -95,8 +95,8 @@ def test_pixels_of_several_pictures_are_refused(tiny: PMAVAE) -> None:
 @pytest.mark.parametrize(("painted", "halo"), [(False, HALO), (True, PAINT_HALO)])
 def test_what_a_decoded_band_depends_on_is_around_it(tiny: PMAVAE, painted: bool, halo: int) -> None:
     """The receptive field of the fine stages, measured."""
-    from pmavae.bands import Band, Gates
-    from pmavae.decoding_bands import Codes, _fine
+    from pmavae.inference.decoding import Codes, _fine
+    from pmavae.inference.strips import Band, Gates
 
     decoder = tiny.decoder
     z_style = torch.randn(1, tiny.config.style_channels, 1, 1) * 0.1
@@ -114,8 +114,8 @@ def test_what_a_decoded_band_depends_on_is_around_it(tiny: PMAVAE, painted: bool
 
 @torch.no_grad()
 def test_what_an_encoded_band_depends_on_is_around_it(tiny: PMAVAE) -> None:
-    from pmavae.bands import Band, Gates
-    from pmavae.encoding_bands import _fine
+    from pmavae.inference.encoding import _fine
+    from pmavae.inference.strips import Band, Gates
 
     rows, gates = 8, Gates()
     pixels = torch.rand(1, 3, 16 * rows, 48)

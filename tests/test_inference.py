@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pmavae import PMAVAE, PRESETS, inference
+from pmavae import PMAVAE, PRESETS
 from pmavae import style as style_statistics
 from pmavae.blocks import MobileConv, ParallelMambaBlock
+from pmavae.inference import fused as inference
 from pmavae.paint import PaintBlock, grain
 from pmavae.scan import fused
 from pmavae.ss2d import SS2D

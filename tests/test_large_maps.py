@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pmavae import PMAVAE, large_maps
-from pmavae.large_maps import added, empty_map, in_strips, let_go, maps_in_memory_up_to
+from pmavae import PMAVAE
+from pmavae.inference import offload as large_maps
+from pmavae.inference.offload import added, empty_map, in_strips, let_go, maps_in_memory_up_to
 
 LIKE = torch.empty(0)
 
@@ -105,7 +106,7 @@ def test_a_layer_in_strips_is_the_layer(name: str, rows: int, columns: int, stri
     layer, how = LAYERS[name]
     x = torch.randn(1, 5, 2 * rows, 2 * columns)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad(), maps_in_memory_up_to(1):
-        patch.setattr("pmavae.inference.STRIP_BYTES", strip_bytes)
+        patch.setattr("pmavae.inference.fused.STRIP_BYTES", strip_bytes)
         made = in_strips(layer, x, **how)
         assert large_maps._mapped
         torch.testing.assert_close(made, layer(x), rtol=1e-5, atol=1e-5)

@@ -16,9 +16,9 @@ from small_restorers import untrained
 from test_inference import shaken
 from torch import nn
 
-from pmavae import heap
 from pmavae.blocks import ParallelMambaBlock
 from pmavae.images.pixels import eight_bits, luma
+from pmavae.inference import heap
 from pmavae.paint import PaintBlock
 from pmavae.refinement.config import LITE0
 from pmavae.refinement.features import FeatureNetwork
@@ -55,9 +55,9 @@ def test_blocks_are_the_same_in_strips(
         shaken(block)
         whole = block(x, *codes)
         with monkeypatch.context() as patch:
-            patch.setattr("pmavae.inference.STRIP_BYTES", 1)
+            patch.setattr("pmavae.inference.fused.STRIP_BYTES", 1)
             rows = block(x, *codes)
-            patch.setattr("pmavae.inference.STRIP_BYTES", 7 * size[1] * 32 * 4)
+            patch.setattr("pmavae.inference.fused.STRIP_BYTES", 7 * size[1] * 32 * 4)
             strips = block(x, *codes)
         assert (rows - whole).abs().max() < 1e-5 * whole.abs().max()
         assert (strips - whole).abs().max() < 1e-5 * whole.abs().max()

@@ -11,10 +11,11 @@ import torch
 from conftest import Command, picture
 from torch import Tensor
 
-from pmavae import PMAVAE, inference
+from pmavae import PMAVAE
 from pmavae.images.pixels import Pixels, to_pixels
-from pmavae.inference import conv_alone, means_of, sums_of
-from pmavae.precision import decoding_dtype, fast_dtype, set_precision
+from pmavae.inference import fused as inference
+from pmavae.inference.fused import conv_alone, means_of, sums_of
+from pmavae.inference.precision import decoding_dtype, fast_dtype, set_precision
 
 CPU = torch.device("cpu")
 

@@ -92,7 +92,7 @@ MENTIONED = {
     "pmavae.pretrained.hub.HubError",
     "pmavae.pretrained.hub.fetch",
     "pmavae.pretrained.hub_push.push",
-    "pmavae.precision",
+    "pmavae.inference.precision",
     "pmavae.refinement.distances",
     "pmavae.restoration.tiles.restore_pixels",
     "pmavae.style.mix_style",

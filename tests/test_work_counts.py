@@ -14,8 +14,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pmavae import PMAVAE, PRESETS, inference
+from pmavae import PMAVAE, PRESETS
 from pmavae.blocks import ParallelMambaBlock
+from pmavae.inference import fused as inference
 from pmavae.scan import fused
 
 SIDE = 128

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmavae.precision import fast_dtype
+from pmavae.inference.precision import fast_dtype
 from pmavae.refinement.distances import Wanted, content_distance, style_distances
 from pmavae.refinement.features import FeatureNetwork
 

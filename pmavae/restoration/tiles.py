@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmavae.images.pixels import Pixels, to_pixels
-from pmavae.precision import fast_dtype
+from pmavae.inference.precision import fast_dtype
 from pmavae.restoration.config import WORKING_BYTES, RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer, level_numbers

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pmavae.inference import is_plain_inference
+from pmavae.inference.fused import is_plain_inference
 from pmavae.scan import selective_small
 
 # Longest side of a map that is scanned in plain torch. 32 is a picture of 256 pixels, at its finest scan.

@@ -18,8 +18,8 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from pmavae.inference import strips_of
-from pmavae.large_maps import empty_map, let_go
+from pmavae.inference.fused import strips_of
+from pmavae.inference.offload import empty_map, let_go
 from pmavae.scan.cpu import compiled, follow_torch_threads
 
 DIRECTIONS = 4

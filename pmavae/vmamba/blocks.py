@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.inference import conv_silu, is_plain_inference
+from pmavae.inference.fused import conv_silu, is_plain_inference
 from pmavae.ss2d import DIRECTIONS, initial_dt_bias, selective_scan_2d
 from pmavae.vmamba.config import VMambaConfig
 

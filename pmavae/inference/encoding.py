@@ -1,4 +1,4 @@
-"""Encoding in bands; see bands.py."""
+"""Encoding in bands; see strips.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmavae.bands import (
+from pmavae.blocks import MobileConv
+from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
+from pmavae.encoder import Encoder, Posterior
+from pmavae.images.row_source import RowSource
+from pmavae.inference.heap import trim
+from pmavae.inference.offload import empty_map, let_go, maps_in_memory_up_to
+from pmavae.inference.strips import (
     ENCODER_HALO,
     WORKING_BYTES,
     Band,
@@ -17,12 +23,6 @@ from pmavae.bands import (
     plan_bands,
     sample_bands,
 )
-from pmavae.blocks import MobileConv
-from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
-from pmavae.encoder import Encoder, Posterior
-from pmavae.heap import trim
-from pmavae.images.row_source import RowSource
-from pmavae.large_maps import empty_map, let_go, maps_in_memory_up_to
 from pmavae.latents import padded
 from pmavae.style import log_statistics
 

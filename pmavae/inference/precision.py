@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-from pmavae import inference
+from pmavae.inference import fused as inference
 
 Precision = Literal["auto", "float32"]
 

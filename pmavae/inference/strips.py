@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE
-from pmavae.inference import means_of
+from pmavae.inference.fused import means_of
 
 # Rows of 16 px around a band, on which its pixels depend: of the encoder, and of the decoder without and with
 # paint, whose strokes reach farthest.

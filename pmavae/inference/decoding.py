@@ -1,4 +1,4 @@
-"""Decoding in bands; see bands.py."""
+"""Decoding in bands; see strips.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import torch
 from numpy.typing import DTypeLike
 from torch import Tensor
 
-from pmavae.bands import (
+from pmavae.blocks import MobileConv
+from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
+from pmavae.decoder import Decoder, Stage
+from pmavae.images.pixels import Pixels, to_pixels
+from pmavae.inference.heap import trim
+from pmavae.inference.offload import let_go, maps_in_memory_up_to
+from pmavae.inference.precision import decoding_dtype
+from pmavae.inference.strips import (
     HALO,
     PAINT_HALO,
     WORKING_BYTES,
@@ -23,15 +30,8 @@ from pmavae.bands import (
     rows_of,
     sample_bands,
 )
-from pmavae.blocks import MobileConv
-from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
-from pmavae.decoder import Decoder, Stage
-from pmavae.heap import trim
-from pmavae.images.pixels import Pixels, to_pixels
-from pmavae.large_maps import let_go, maps_in_memory_up_to
 from pmavae.latents import Latents
 from pmavae.paint import PaintBlock, grain
-from pmavae.precision import decoding_dtype
 
 
 def decode_in_bands(

@@ -19,7 +19,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from pmavae.inference import strips_of
+from pmavae.inference.fused import strips_of
 
 RESIDENT = 64 << 20  # bytes of maps in files that are touched before they are let go
 

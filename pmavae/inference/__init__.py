@@ -1,0 +1,1 @@
+"""How a trained network runs fast and in little memory."""
