@@ -28,12 +28,12 @@ from pmavae.images.pixels import Pixels, sixteen_bits
 from pmavae.images.row_source import ArrayRows
 from pmavae.inference.encoding import encode_in_bands
 from pmavae.inference.strips import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands
-from pmavae.refinement import strips
-from pmavae.refinement.features import FeatureNetwork
-from pmavae.repaint import Refining, repaint_by_steps
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import plan_tiles, restore_pixels
+from pmavae.style_transfer import strips
+from pmavae.style_transfer.features import FeatureNetwork
+from pmavae.style_transfer.repainting import Refining, repaint_by_steps
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
 

@@ -31,8 +31,8 @@ from torch import Tensor
 from pmavae import PMAVAE
 from pmavae.autoencoder import to_tensor
 from pmavae.images.pixels import to_pixels
-from pmavae.refinement.features import FeatureNetwork
-from pmavae.repaint import Refining, repaint, repaint_by_steps
+from pmavae.style_transfer.features import FeatureNetwork
+from pmavae.style_transfer.repainting import Refining, repaint, repaint_by_steps
 from pmavae.training.perceptual import EfficientNetLite
 
 STYLE_MEASURES = ("gram", "wasserstein", "strokes")

@@ -35,7 +35,7 @@ from pmavae.pretrained.weights import (
     resolve_weights,
     save_folder,
 )
-from pmavae.refinement.config import TASK as FEATURES
+from pmavae.style_transfer.config import TASK as FEATURES
 from pmavae.vmamba.config import TASK as VMAMBA
 
 Picture = Tensor | Image.Image | np.ndarray[Any, Any]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pmavae import PMAVAE, Latents, Style
-    from pmavae.refinement.features import FeatureNetwork
+    from pmavae.style_transfer.features import FeatureNetwork
 
     Pixels = NDArray[np.unsignedinteger[Any]]  # (H, W, 3) uint8, or uint16 where a task is `deep`
     Content = Latents | Pixels

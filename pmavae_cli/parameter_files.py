@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pmavae.images.contact_sheet import CELL_SIDE
-from pmavae.refinement.painting import LONGEST
 from pmavae.style_source import fit_side
+from pmavae.style_transfer.painting import LONGEST
 from pmavae_cli.api import Weighted
 from pmavae_cli.console import Console
 from pmavae_cli.inputs import MaskSource, Source, StyleSource

@@ -16,8 +16,8 @@ from pmavae.errors import WeightsError
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.network import Builder, TaskNetwork
 from pmavae.pretrained.networks import CODEC_BOUND, load_task_model
-from pmavae.refinement.features import FeatureNetwork
 from pmavae.restoration.network import Restorer
+from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.texture.network import TexturePrior
 from pmavae_cli.console import Console
 from pmavae_cli.hub_weights import usable

@@ -19,10 +19,10 @@ from pmavae.network_config import NetworkConfig
 from pmavae.pretrained.manifest import released_weights
 from pmavae.pretrained.network import TaskNetwork
 from pmavae.pretrained.weights import save_weights
-from pmavae.refinement import features
-from pmavae.refinement.config import NETWORK, TASK, FeatureConfig
-from pmavae.refinement.features import FeatureNetwork
 from pmavae.restoration.network import Restorer
+from pmavae.style_transfer import features
+from pmavae.style_transfer.config import NETWORK, TASK, FeatureConfig
+from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.texture.network import TexturePrior
 
 FEATURES = FeatureConfig(

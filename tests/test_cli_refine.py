@@ -59,8 +59,8 @@ def distances(name: str, style: str) -> tuple[float, float, float]:
     import torch
 
     from pmavae.autoencoder import to_tensor
-    from pmavae.refinement.distances import gram, gram_distance, octaves, sliced_wasserstein
-    from pmavae.refinement.features import FeatureNetwork
+    from pmavae.style_transfer.distances import gram, gram_distance, octaves, sliced_wasserstein
+    from pmavae.style_transfer.features import FeatureNetwork
 
     network = FeatureNetwork.from_pretrained()
     made, wanted = (to_tensor(np.asarray(Image.open(path).convert("RGB"))) for path in (name, style))

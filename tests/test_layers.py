@@ -29,7 +29,7 @@ TORCH_FREE = [
     "pmavae.pretrained.hub",
     "pmavae.pretrained.manifest",
     "pmavae.presets",
-    "pmavae.refinement.config",
+    "pmavae.style_transfer.config",
     "pmavae.restoration.config",
     "pmavae.texture.config",
     "pmavae.training.config",

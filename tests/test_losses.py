@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pmavae.images.metrics import feature_distance
-from pmavae.refinement.distances import (
+from pmavae.style_transfer.distances import (
     content_distance,
     gram,
     gram_distance,

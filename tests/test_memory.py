@@ -20,14 +20,14 @@ from pmavae.blocks import ParallelMambaBlock
 from pmavae.images.pixels import eight_bits, luma
 from pmavae.inference import heap
 from pmavae.paint import PaintBlock
-from pmavae.refinement.config import LITE0
-from pmavae.refinement.features import FeatureNetwork
-from pmavae.refinement.strips import Strips, resized
-from pmavae.repaint import Keep, Refining, repaint_by_steps
 from pmavae.restoration import tiles
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.tiles import restore_pixels
 from pmavae.ss2d import SS2D
+from pmavae.style_transfer.config import LITE0
+from pmavae.style_transfer.features import FeatureNetwork
+from pmavae.style_transfer.repainting import Keep, Refining, repaint_by_steps
+from pmavae.style_transfer.strips import Strips, resized
 from pmavae_cli import memory_budget
 from pmavae_cli.main import main
 from pmavae_cli.memory_budget import SizeType, budget
@@ -82,7 +82,7 @@ def test_the_scan_is_the_same_in_chunks_of_lines(
 def test_a_picture_is_made_smaller_alike_in_strips(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (61, 90, 3), dtype)
     whole = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None] / np.iinfo(dtype).max
-    monkeypatch.setattr("pmavae.refinement.strips.STRIP_PIXELS", 90 * 7)
+    monkeypatch.setattr("pmavae.style_transfer.strips.STRIP_PIXELS", 90 * 7)
     strips = Strips(pixels, torch.device("cpu"))
     assert len(strips.slices()) == 9
     assert (strips.resized(33) - resized(whole, 33)).abs().max() < 1e-5
@@ -94,14 +94,14 @@ def test_a_large_picture_is_painted_alike_in_strips(keep: Keep, monkeypatch: pyt
     torch.manual_seed(0)
     network = FeatureNetwork(LITE0).eval().requires_grad_(False)
     plain, style = (np.asarray(picture(size).convert("RGB")) for size in ((96, 70), (40, 32)))
-    monkeypatch.setattr("pmavae.refinement.painting.SIDES", (32, 48))
+    monkeypatch.setattr("pmavae.style_transfer.painting.SIDES", (32, 48))
 
     def painted() -> np.ndarray:  # type: ignore[type-arg]
         refining = Refining(network, 2, 1.0, torch.Generator().manual_seed(0))
         return repaint_by_steps(plain, [(style, 1.0)], refining, 0.7, keep).astype(int)
 
     whole = painted()
-    monkeypatch.setattr("pmavae.refinement.strips.STRIP_PIXELS", 96 * 5)
+    monkeypatch.setattr("pmavae.style_transfer.strips.STRIP_PIXELS", 96 * 5)
     strips = painted()
     assert whole.shape == plain.shape and np.abs(whole - plain).mean() > 1
     assert np.abs(whole - strips).max() <= 1

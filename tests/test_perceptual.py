@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from pmavae.errors import PMAVAEError, WeightsError
-from pmavae.refinement.distances import content_distance
+from pmavae.style_transfer.distances import content_distance
 from pmavae.training.perceptual import (
     PERCEPTUAL_NETWORKS,
     VGG16,

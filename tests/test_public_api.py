@@ -81,7 +81,7 @@ IMPORTED = {
 # Modules that the documentation runs, as `python -m module`.
 RUN = {
     "pmavae.pretrained.model_card",
-    "pmavae.refinement.conversion",
+    "pmavae.training.conversion",
     "pmavae.training.release",
     "pmavae_cli",
 }
@@ -93,7 +93,7 @@ MENTIONED = {
     "pmavae.pretrained.hub.fetch",
     "pmavae.pretrained.hub_push.push",
     "pmavae.inference.precision",
-    "pmavae.refinement.distances",
+    "pmavae.style_transfer.distances",
     "pmavae.restoration.tiles.restore_pixels",
     "pmavae.style.mix_style",
     "pmavae.texture.region.fit_region",

@@ -13,9 +13,8 @@ from pmavae.autoencoder import PMAVAE, to_tensor
 from pmavae.errors import WeightsError
 from pmavae.images.pixels import to_pixels
 from pmavae.pretrained.weights import save_weights
-from pmavae.refinement.config import LITE0
-from pmavae.refinement.conversion import converted
-from pmavae.refinement.distances import (
+from pmavae.style_transfer.config import LITE0
+from pmavae.style_transfer.distances import (
     content_distance,
     gram,
     gram_distance,
@@ -23,11 +22,12 @@ from pmavae.refinement.distances import (
     octaves,
     sliced_wasserstein,
 )
-from pmavae.refinement.features import FeatureNetwork
-from pmavae.refinement.painting import LONGEST, SIDES, paint, steps_of
-from pmavae.refinement.palette import recolour
-from pmavae.refinement.strips import Strips, resized
-from pmavae.repaint import Keep, Refining, repaint_by_steps
+from pmavae.style_transfer.features import FeatureNetwork
+from pmavae.style_transfer.painting import LONGEST, SIDES, paint, steps_of
+from pmavae.style_transfer.palette import recolour
+from pmavae.style_transfer.repainting import Keep, Refining, repaint_by_steps
+from pmavae.style_transfer.strips import Strips, resized
+from pmavae.training.conversion import converted
 from pmavae.training.grid import grid_share
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -86,7 +86,7 @@ def test_the_shipped_network_is_the_one_that_was_trained(network, ridge):
 
 def test_other_weights_are_no_feature_network(tmp_path, monkeypatch, network):
     monkeypatch.setattr(
-        "pmavae.refinement.features.resolve_weights", lambda name, task: (tmp_path / "x", None)
+        "pmavae.style_transfer.features.resolve_weights", lambda name, task: (tmp_path / "x", None)
     )
     save_weights(tmp_path / "x", {**network.state_dict(), "more": torch.zeros(1)}, LITE0, "x")
     with pytest.raises(WeightsError, match="does not fit preset efficientnet-lite0"):
@@ -163,7 +163,7 @@ def test_strokes_have_one_size_whatever_the_sizes_of_the_files(network, ridge, n
 
 
 def test_a_large_picture_keeps_its_size_and_its_finest_detail(network, night, monkeypatch):
-    monkeypatch.setattr("pmavae.refinement.painting.SIDES", (64, 96))
+    monkeypatch.setattr("pmavae.style_transfer.painting.SIDES", (64, 96))
     content = read("content-ridge.jpg", 256)
     result = painted(network, content, [(night, 1.0)], steps=6)
     assert result.shape == content.shape

@@ -25,9 +25,9 @@ from pmavae.files.latent_file import (
     write_style,
 )
 from pmavae.latents import expected_shapes
-from pmavae.repaint import repaint
 from pmavae.style import mix_style
 from pmavae.style_source import STYLE_SIDE, encode_style, fit_side, style_view
+from pmavae.style_transfer.repainting import repaint
 
 GOLDEN = Path(__file__).parent / "golden" / "style-v1.safetensors"
 EXAMPLES = Path(__file__).parent.parent / "examples"

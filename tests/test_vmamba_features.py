@@ -12,7 +12,7 @@ import torch
 from conftest import Command, picture
 
 from pmavae.errors import WeightsError
-from pmavae.refinement.distances import content_distance
+from pmavae.style_transfer.distances import content_distance
 from pmavae.training.perceptual import VMambaFeatures, perceptual_network
 from pmavae.vmamba import MEAN, STD, VMAMBA, VMamba
 

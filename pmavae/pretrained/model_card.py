@@ -17,7 +17,7 @@ from typing import Any
 
 from pmavae.errors import WeightsError
 from pmavae.pretrained.manifest import WeightsEntry, WeightsIndex, released_weights
-from pmavae.refinement.config import TASK as FEATURES
+from pmavae.style_transfer.config import TASK as FEATURES
 from pmavae.vmamba.config import TASK as VMAMBA
 
 CARD_FILE = "README.md"  # by which name the Hub shows a card

@@ -10,11 +10,11 @@ from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.network import Builder, TaskNetwork
 from pmavae.pretrained.weightless import weightless
 from pmavae.pretrained.weights import AnyConfig, Shapes, shapes_of
-from pmavae.refinement.config import FeatureConfig
-from pmavae.refinement.features import FeatureNetwork
 from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.presets import TASKS as RESTORATIONS
+from pmavae.style_transfer.config import FeatureConfig
+from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import TextureConfig
 from pmavae.texture.network import TexturePrior

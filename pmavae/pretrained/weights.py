@@ -36,10 +36,10 @@ from pmavae.pretrained.manifest import WeightsEntry, WeightsIndex, released_weig
 from pmavae.pretrained.manifest import weights_folder as weights_folder
 from pmavae.pretrained.resolve import fetched_path, path_of_reference
 from pmavae.pretrained.weightless import weightless
-from pmavae.refinement.config import TASK as FEATURES
-from pmavae.refinement.config import FeatureConfig
 from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.presets import TASKS as RESTORATIONS
+from pmavae.style_transfer.config import TASK as FEATURES
+from pmavae.style_transfer.config import FeatureConfig
 from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import TextureConfig
 from pmavae.vmamba.config import TASK as VMAMBA

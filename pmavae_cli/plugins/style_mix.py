@@ -12,7 +12,7 @@ from pmavae_cli.plugins.parameters import STYLE_SCALE_OPTION, bounded
 if TYPE_CHECKING:
     from pmavae import Latents
     from pmavae.images.pixels import Pixels
-    from pmavae.repaint import Keep
+    from pmavae.style_transfer.repainting import Keep
 
 STEPS = 30  # of --refine where nothing is said; see docs/style.md for what fewer and more achieve
 
@@ -79,8 +79,8 @@ class StyleMix(Task):
         refine: int | None,
         grid: bool,
     ) -> Latents | Pixels:
-        from pmavae.repaint import Keep, repaint
         from pmavae.style import mix_style
+        from pmavae.style_transfer.repainting import Keep, repaint
 
         styles = (*style, *more)
         keep = Keep(preserve_color, context.grey, preserve_detail)
@@ -128,7 +128,7 @@ class Brush:
         """A picture in these styles, by `steps`."""
         import torch
 
-        from pmavae.repaint import Refining, repaint_by_steps
+        from pmavae.style_transfer.repainting import Refining, repaint_by_steps
 
         pictures = [
             (weighted.picture, weighted.weight) for weighted in self.styles if weighted.picture is not None
@@ -147,7 +147,7 @@ class Brush:
 def _sheet(contents: list[Named], brushes: list[Brush], keep: Keep, context: Context) -> Pixels:
     """Every content by every brush, of one style each."""
     from pmavae.images.contact_sheet import Heading, contact_sheet
-    from pmavae.repaint import repaint
+    from pmavae.style_transfer.repainting import repaint
 
     if not brushes:
         raise ValueError("none of the styles can be read")

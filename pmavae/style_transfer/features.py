@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pmavae.errors import WeightsError
 from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights
-from pmavae.refinement.config import NETWORK, TASK, FeatureConfig
+from pmavae.style_transfer.config import NETWORK, TASK, FeatureConfig
 
 
 class SameConv(nn.Module):

