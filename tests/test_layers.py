@@ -17,7 +17,7 @@ PAGE = ROOT / "docs/architecture.md"
 EXCEPTIONS: dict[str, set[str]] = {
     "pmavae.autoencoder": {"pmavae.vmamba.config"},
     "pmavae.style_source": {"pmavae.autoencoder"},
-    "pmavae.vmamba.checkpoint_names": {"pmavae.vmamba.network"},
+    "pmavae.vmamba.checkpoints": {"pmavae.vmamba.network"},
     "pmavae_cli.training_data": {"pmavae_cli.training_session"},
 }
 

@@ -26,7 +26,7 @@ from pmavae.errors import WeightsError
 from pmavae.pretrained.weightless import weightless
 from pmavae.pretrained.weights import save_weights
 from pmavae.vmamba import VMAMBA, VMamba
-from pmavae.vmamba.checkpoint_names import config_of, is_vmamba, renamed
+from pmavae.vmamba.checkpoints import config_of, is_vmamba, renamed
 
 SMALL = replace(VMAMBA["vmamba-tiny"], channels=(8, 16, 32, 64), depths=(1, 1, 2, 1), classes=5)
 State = dict[str, Tensor]

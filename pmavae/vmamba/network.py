@@ -131,7 +131,7 @@ class VMamba(nn.Module):
 
         Raises WeightsError where the tensors are not those of a VMamba.
         """
-        from pmavae.vmamba.checkpoint_names import config_of, renamed
+        from pmavae.vmamba.checkpoints import config_of, renamed
 
         state = renamed(state)
         model = cls(config_of(state))
