@@ -20,7 +20,7 @@ import pluggy
 from click.shell_completion import CompletionItem
 
 from pmavae.training.phases import Phase
-from pmavae.training.task_training import Batch, Example, Examples, Training
+from pmavae.training.plugin import Batch, Example, Examples, Training
 
 if TYPE_CHECKING:
     import numpy as np

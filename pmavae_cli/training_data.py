@@ -13,12 +13,12 @@ from torch import Tensor
 
 from pmavae.errors import PMAVAEError
 from pmavae.training.config import TrainConfig
-from pmavae.training.corpus import Corpus, open_or_build
+from pmavae.training.dataset import Corpus, open_or_build
 from pmavae.training.decoding import decoded
-from pmavae.training.processes import Processes
+from pmavae.training.distributed import Processes
+from pmavae.training.plugin import Example, Examples
 from pmavae.training.run_folder import RunFolder
-from pmavae.training.survey import PictureEntry, Refusal, Survey, survey
-from pmavae.training.task_training import Example, Examples
+from pmavae.training.sources import PictureEntry, Refusal, Survey, survey
 from pmavae.training.validation import middle, validation_pictures
 from pmavae_cli.console import Console
 

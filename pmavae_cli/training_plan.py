@@ -6,11 +6,11 @@ from pathlib import Path
 
 from pmavae import PMAVAE
 from pmavae.training.config import TrainConfig, duration
+from pmavae.training.distributed import Processes
 from pmavae.training.memory import activation_bytes, phase_bytes
-from pmavae.training.models import Model
+from pmavae.training.objectives.models import Model
 from pmavae.training.optimization import choose_precision
 from pmavae.training.perceptual import PerceptualNetwork
-from pmavae.training.processes import Processes
 from pmavae.training.run_folder import RunFolder
 from pmavae_cli.console import print_table
 from pmavae_cli.training_data import LabelledData, TrainingData

@@ -19,15 +19,15 @@ from pmavae.inference import heap
 from pmavae.pretrained.weights import save_folder
 from pmavae.training.checkpoint import load_checkpoint, save_checkpoint
 from pmavae.training.config import TrainConfig, duration
-from pmavae.training.corpus import Corpus
-from pmavae.training.linear_start import linear_start
-from pmavae.training.models import Model, frozen_codec, new_model, started_model
+from pmavae.training.dataset import Corpus
+from pmavae.training.distributed import Processes, join_processes
+from pmavae.training.logging import Meter, Recorder
+from pmavae.training.objectives.linear_start import linear_start
+from pmavae.training.objectives.models import Model, frozen_codec, new_model, started_model
 from pmavae.training.perceptual import PerceptualNetwork, perceptual_network
-from pmavae.training.processes import Processes, join_processes
-from pmavae.training.recording import Meter, Recorder
+from pmavae.training.plugin import Example, Examples, Training
 from pmavae.training.run_folder import RunFolder, resolve_config, usable_phases
 from pmavae.training.schedule import Clock, StepClock, TimeClock
-from pmavae.training.task_training import Example, Examples, Training
 from pmavae.training.trainer import Trainer
 from pmavae.training.validation import preview, save_grid, score
 from pmavae_cli.console import Console

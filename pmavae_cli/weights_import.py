@@ -28,7 +28,7 @@ from pmavae.vmamba.config import TASK as VMAMBA
 from pmavae_cli.api import Training
 
 if TYPE_CHECKING:
-    from pmavae.training.plugin_network import PluginNetwork
+    from pmavae.training.objectives.plugin import PluginNetwork
 
 STATE_DICTS = (".pth", ".pt", ".bin", ".ckpt")
 # Under which name a checkpoint keeps a state dict, the averaged weights before those being trained.
@@ -228,7 +228,7 @@ def _candidates(wanted: Wanted, index: WeightsIndex, trainings: Mapping[str, Tra
         config = texture_config(codec.config, encoder_fingerprint(codec.encoder))
         found.append(_Candidate(TEXTURE, config, lambda: _shapes(TexturePrior, config)))
     if plan := trainings.get(wanted.task or ""):
-        from pmavae.training.plugin_network import PluginNetwork
+        from pmavae.training.objectives.plugin import PluginNetwork
 
         for preset in plan.presets:
             if wanted.preset in (None, preset):

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pmavae.errors import PMAVAEError
-from pmavae.training import corpus as corpus_module
-from pmavae.training.augmentation import augment_styles
-from pmavae.training.corpus import Corpus, build_cache, open_or_build
+from pmavae.training import dataset as corpus_module
+from pmavae.training.dataset import Corpus, build_cache, open_or_build
 from pmavae.training.decoding import decoded
-from pmavae.training.survey import survey
+from pmavae.training.objectives.augmentation import augment_styles
+from pmavae.training.sources import survey
 from pmavae.training.transfer import to_device
 
 

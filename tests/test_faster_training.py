@@ -16,8 +16,8 @@ from pmavae.errors import WeightsError
 from pmavae.scan import fused
 from pmavae.ss2d import SS2D
 from pmavae.training.growth import grown
-from pmavae.training.losses import edge_loss, pixel_loss
 from pmavae.training.muon import Muon, orthogonal
+from pmavae.training.objectives.losses import edge_loss, pixel_loss
 from pmavae.training.optimization import is_matrix
 from pmavae.training.phases import Phase
 from pmavae.training.schedule import position

@@ -34,7 +34,7 @@ TORCH_FREE = [
     "pmavae.texture.config",
     "pmavae.training.config",
     "pmavae.training.phases",
-    "pmavae.training.task_training",
+    "pmavae.training.plugin",
     "pmavae.vmamba",
     "pmavae.files.header",
     "pmavae_cli.api",

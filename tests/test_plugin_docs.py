@@ -24,12 +24,12 @@ INCLUDED = [
 ]
 # Classes of the API that are of the library, which does not import the command line.
 ELSEWHERE = {
-    "Training": "training/task_training.py",
-    "Batch": "training/task_training.py",
-    "Examples": "training/task_training.py",
-    "Example": "training/task_training.py",
+    "Training": "training/plugin.py",
+    "Batch": "training/plugin.py",
+    "Examples": "training/plugin.py",
+    "Example": "training/plugin.py",
     "Phase": "training/phases.py",
-    "Draws": "training/objectives.py",
+    "Draws": "training/objectives/reconstruction.py",
 }
 
 

@@ -28,7 +28,7 @@ from pmavae.style_transfer.palette import recolour
 from pmavae.style_transfer.repainting import Keep, Refining, repaint_by_steps
 from pmavae.style_transfer.strips import Strips, resized
 from pmavae.training.conversion import converted
-from pmavae.training.grid import grid_share
+from pmavae.training.objectives.grid import grid_share
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

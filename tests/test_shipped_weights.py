@@ -21,8 +21,8 @@ from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
 from pmavae.training.degradation import recompress, shrink
 from pmavae.training.evaluation import unit
-from pmavae.training.grid import grid_share
-from pmavae.training.texture import velocity_error
+from pmavae.training.objectives.grid import grid_share
+from pmavae.training.objectives.texture import velocity_error
 from pmavae.training.texture_evaluation import high_frequency_correlation, low_frequency_psnr
 
 ROOT = Path(__file__).parent.parent

@@ -18,12 +18,12 @@ from pmavae.errors import WeightsError
 from pmavae.texture.network import TexturePrior
 from pmavae.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from pmavae.training.config import ConfigError, config_from_dict
-from pmavae.training.corpus import Corpus, build_cache
-from pmavae.training.processes import Processes
+from pmavae.training.dataset import Corpus, build_cache
+from pmavae.training.distributed import Processes
+from pmavae.training.objectives.texture import velocity_error
 from pmavae.training.release import VELOCITY, release
 from pmavae.training.schedule import StepClock
-from pmavae.training.survey import survey
-from pmavae.training.texture import velocity_error
+from pmavae.training.sources import survey
 from pmavae.training.trainer import Trainer
 from pmavae.training.validation import preview, score
 

@@ -12,13 +12,13 @@ from pmavae import PMAVAE, PRESETS
 from pmavae.errors import PMAVAEError
 from pmavae.training.checkpoint import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 from pmavae.training.config import config_from_dict
-from pmavae.training.corpus import Corpus, build_cache
+from pmavae.training.dataset import Corpus, build_cache
+from pmavae.training.distributed import Processes
 from pmavae.training.evaluation import reconstruction_scores
-from pmavae.training.linear_start import fit_decoder, fit_encoder
-from pmavae.training.objectives import Draws, moved
-from pmavae.training.processes import Processes
+from pmavae.training.objectives.linear_start import fit_decoder, fit_encoder
+from pmavae.training.objectives.reconstruction import Draws, moved
 from pmavae.training.schedule import StepClock
-from pmavae.training.survey import survey
+from pmavae.training.sources import survey
 from pmavae.training.trainer import Trainer, TrainingError
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pmavae.errors import PMAVAEError
 from pmavae.pretrained.weights import save_weights
-from pmavae.training.models import Model
+from pmavae.training.objectives.models import Model
 
 PREFIX = "step-"
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pmavae.errors import ImageError
 from pmavae.images.reading import decode_rgb, refusing
-from pmavae.training.survey import PictureEntry, Refusal
+from pmavae.training.sources import PictureEntry, Refusal
 from pmavae.training.tar_pictures import picture_members
 
 THREADS = min(4, os.cpu_count() or 1)  # Pillow decodes without the interpreter's lock

@@ -1,6 +1,6 @@
 """What training does to clean crops: noise, JPEG, and shrinking, each with the level that it used.
 
-Every row follows from nothing but seed, step and its number, as in corpus.py.
+Every row follows from nothing but seed, step and its number, as in dataset.py.
 """
 
 from __future__ import annotations

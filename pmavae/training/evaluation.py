@@ -17,7 +17,7 @@ from pmavae.files.latent_file import LatentHeader, latents_to_bytes, read_latent
 from pmavae.images.metrics import psnr, ssim
 from pmavae.images.reading import SUFFIXES, decode_rgb
 from pmavae.style import split_style
-from pmavae.training.losses import ACTIVE_NATS, kl_per_channel
+from pmavae.training.objectives.losses import ACTIVE_NATS, kl_per_channel
 
 
 def picture_paths(folder: Path) -> list[Path]:

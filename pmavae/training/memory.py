@@ -8,13 +8,13 @@ from pmavae.autoencoder import PMAVAE
 from pmavae.restoration.network import Restorer
 from pmavae.texture.network import TexturePrior
 from pmavae.training.config import TrainConfig
-from pmavae.training.models import Model
-from pmavae.training.objectives import Draws, reconstruction
+from pmavae.training.objectives.models import Model
+from pmavae.training.objectives.plugin import PluginNetwork
+from pmavae.training.objectives.reconstruction import Draws, reconstruction
+from pmavae.training.objectives.texture import flow_matching
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.phases import Phase
-from pmavae.training.plugin_network import PluginNetwork
-from pmavae.training.task_training import Examples
-from pmavae.training.texture import flow_matching
+from pmavae.training.plugin import Examples
 from pmavae.training.transfer import to_device
 
 PROBES = 64, 128  # px of the crops that are measured: what grows between them grows with the pixels

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from pmavae.training.config import TrainConfig
-from pmavae.training.models import Model
+from pmavae.training.distributed import Processes
 from pmavae.training.muon import Muon
-from pmavae.training.processes import Processes
+from pmavae.training.objectives.models import Model
 
 LINEAR = ("encoder.linear_", "decoder.lapped_")
 # What Muon leaves to AdamW: the scan's own parameters, and layers that end in latents or pixels, whose

@@ -31,7 +31,7 @@ from pmavae.texture.config import TextureConfig
 from pmavae.texture.network import TexturePrior
 from pmavae.training.config import read_config
 from pmavae.training.evaluation import reconstruction_scores
-from pmavae.training.models import Model
+from pmavae.training.objectives.models import Model
 from pmavae.training.restoration_evaluation import restoration_scores
 from pmavae.training.texture_evaluation import texture_scores
 

@@ -22,8 +22,8 @@ from pmavae.training.config import (
 )
 from pmavae.training.degradation import crop_side
 from pmavae.training.phases import OBJECTIVES, Phase, default_phases
+from pmavae.training.plugin import Training
 from pmavae.training.schedule import position
-from pmavae.training.task_training import Training
 
 
 @dataclass(frozen=True)

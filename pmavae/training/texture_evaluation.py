@@ -20,7 +20,7 @@ from pmavae.images.metrics import psnr
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
 from pmavae.training.evaluation import picture_paths, read_rgb, unit
-from pmavae.training.texture import velocity_error
+from pmavae.training.objectives.texture import velocity_error
 
 LOW_PASS_SIGMA = 3.0  # px; a Gaussian whose amplitude is a half at a period of 16 px
 

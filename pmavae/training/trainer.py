@@ -19,22 +19,22 @@ from pmavae.errors import PMAVAEError
 from pmavae.restoration.network import Restorer
 from pmavae.texture.network import TexturePrior
 from pmavae.training.adversary import PatchDiscriminator, balance, discriminator_loss, generator_loss
-from pmavae.training.augmentation import augment_styles
 from pmavae.training.checkpoint import TrainingState
 from pmavae.training.config import TrainConfig
-from pmavae.training.corpus import Corpus
-from pmavae.training.drawing import Drawn, draw
-from pmavae.training.models import Model
-from pmavae.training.objectives import Draws, Outcome, reconstruction, repainting
+from pmavae.training.dataset import Corpus
+from pmavae.training.distributed import Processes
+from pmavae.training.objectives.augmentation import augment_styles
+from pmavae.training.objectives.drawing import Drawn, draw
+from pmavae.training.objectives.models import Model
+from pmavae.training.objectives.plugin import PluginNetwork
+from pmavae.training.objectives.reconstruction import Draws, Outcome, reconstruction, repainting
+from pmavae.training.objectives.restoration import restoring
+from pmavae.training.objectives.texture import flow_matching
 from pmavae.training.optimization import choose_precision, make_optimizers
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.phases import Phase
-from pmavae.training.plugin_network import PluginNetwork
-from pmavae.training.processes import Processes
-from pmavae.training.restoring import restoring
+from pmavae.training.plugin import Examples
 from pmavae.training.schedule import Clock, Position, position
-from pmavae.training.task_training import Examples
-from pmavae.training.texture import flow_matching
 from pmavae.training.transfer import to_device
 
 

@@ -19,11 +19,11 @@ from pmavae.style import mix_style
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
 from pmavae.training.evaluation import picture_paths, read_rgb
-from pmavae.training.models import Model
-from pmavae.training.plugin_network import PluginNetwork
-from pmavae.training.restoration_validation import trial
-from pmavae.training.task_training import Example
-from pmavae.training.texture import velocity_error
+from pmavae.training.objectives.models import Model
+from pmavae.training.objectives.plugin import PluginNetwork
+from pmavae.training.objectives.restoration_validation import trial
+from pmavae.training.objectives.texture import velocity_error
+from pmavae.training.plugin import Example
 
 MAX_SIDE = 512  # px; larger pictures are cropped in the middle
 GRID_SIDE = 256  # px of a picture in a grid

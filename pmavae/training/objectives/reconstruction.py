@@ -14,8 +14,8 @@ from pmavae.images.metrics import feature_distance
 from pmavae.style import join_style, mix_style, split_style
 from pmavae.style_transfer.distances import Wanted, content_distance, style_distances
 from pmavae.training.config import LossConfig, PaintConfig
-from pmavae.training.grid import grid_share
-from pmavae.training.losses import edge_loss, kl_loss, pixel_loss
+from pmavae.training.objectives.grid import grid_share
+from pmavae.training.objectives.losses import edge_loss, kl_loss, pixel_loss
 from pmavae.training.perceptual import PerceptualNetwork
 
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from pmavae.restoration.config import RestorationConfig
 from pmavae.training.config import TrainConfig
-from pmavae.training.corpus import Corpus
+from pmavae.training.dataset import Corpus
 from pmavae.training.degradation import Damaged, crop_side, damage, scale_of
 from pmavae.training.phases import Phase
-from pmavae.training.task_training import Examples
+from pmavae.training.plugin import Examples
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A network that is trained as a plugin says: see task_training.py."""
+"""A network that is trained as a plugin says: see training/plugin.py."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pmavae.network_config import NetworkConfig
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.network import TaskNetwork
 from pmavae.pretrained.weights import resolve_weights
-from pmavae.training.objectives import Draws, Outcome
-from pmavae.training.task_training import Batch, Example, Examples, Training
+from pmavae.training.objectives.reconstruction import Draws, Outcome
+from pmavae.training.plugin import Batch, Example, Examples, Training
 
 
 class PluginTrainingError(PMAVAEError):

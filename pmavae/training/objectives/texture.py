@@ -9,7 +9,7 @@ from pmavae.autoencoder import PMAVAE, reflect_pad
 from pmavae.texture.coefficients import spread, take_apart
 from pmavae.texture.network import TexturePrior
 from pmavae.training.config import TextureLossConfig
-from pmavae.training.objectives import Draws, Outcome
+from pmavae.training.objectives.reconstruction import Draws, Outcome
 
 VISIBLE = 0.1  # strength of texture that counts half: nobody sees whether fainter texture is likely
 

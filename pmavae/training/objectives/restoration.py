@@ -10,8 +10,8 @@ from torch import Tensor
 from pmavae.restoration.network import Restorer
 from pmavae.training.config import LossConfig
 from pmavae.training.degradation import Damaged
-from pmavae.training.losses import edge_loss, pixel_loss
-from pmavae.training.objectives import Outcome
+from pmavae.training.objectives.losses import edge_loss, pixel_loss
+from pmavae.training.objectives.reconstruction import Outcome
 from pmavae.training.transfer import to_device
 
 

@@ -25,7 +25,7 @@ from pmavae.errors import PMAVAEError
 from pmavae.files.tensors import write_atomically
 from pmavae.images.reading import MIN_SIDE
 from pmavae.training.decoding import decoded
-from pmavae.training.survey import NO_CLASS, Refusal, Survey
+from pmavae.training.sources import NO_CLASS, Refusal, Survey
 from pmavae.training.transfer import to_device
 
 FLAT_DEVIATION = 5.0  # of 255: a crop whose channels vary less teaches nothing and is drawn again …

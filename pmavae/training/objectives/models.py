@@ -14,8 +14,8 @@ from pmavae.texture.fingerprint import encoder_fingerprint
 from pmavae.texture.network import TexturePrior
 from pmavae.training.config import TrainConfig
 from pmavae.training.growth import grown
-from pmavae.training.plugin_network import PluginNetwork
-from pmavae.training.task_training import Examples, Training
+from pmavae.training.objectives.plugin import PluginNetwork
+from pmavae.training.plugin import Examples, Training
 
 Model = PMAVAE | Restorer | TexturePrior | PluginNetwork
 

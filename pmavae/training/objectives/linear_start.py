@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pmavae.autoencoder import PMAVAE
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
-from pmavae.training.corpus import Corpus
+from pmavae.training.dataset import Corpus
 
 CROP = 256  # px, of the crops that are fitted
 

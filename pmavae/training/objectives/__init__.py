@@ -1,0 +1,1 @@
+"""What a network can be trained for, a file each."""
