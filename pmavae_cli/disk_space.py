@@ -8,7 +8,7 @@ from pathlib import Path
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.presets import PRESETS
 from pmavae_cli.folder_tree import is_file
-from pmavae_cli.formats import LATENTS, READABLE, Format, format_of
+from pmavae_cli.images.formats import LATENTS, READABLE, Format, format_of
 from pmavae_cli.options import RunOptions
 
 SAMPLE = 64  # headers that are read at most, as a folder may lie on a slow disk
@@ -53,8 +53,8 @@ def pixels_of(path: Path, options: RunOptions) -> float:
         with Image.open(path, formats=READABLE) as image:
             return image.width * image.height
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as reason:
-        from pmavae_cli.large_picture import MAX_PIXELS
-        from pmavae_cli.picture import pixels_named
+        from pmavae_cli.images.large import MAX_PIXELS
+        from pmavae_cli.images.reading import pixels_named
 
         pixels = pixels_named(reason)
         return pixels if pixels <= MAX_PIXELS else 0

@@ -10,7 +10,7 @@ import click
 
 from pmavae.errors import PMAVAEError
 from pmavae_cli.console import say
-from pmavae_cli.formats import Format
+from pmavae_cli.images.formats import Format
 from pmavae_cli.inputs import InputError, Source
 
 STDOUT = "-"

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from pmavae.presets import PRESETS
-from pmavae_cli.formats import FORMAT_NAMES
+from pmavae_cli.images.formats import FORMAT_NAMES
 from pmavae_cli.memory_budget import SizeType
 from pmavae_cli.offline import offline_option
 

@@ -11,9 +11,9 @@ from PIL import Image, ImageCms
 from PIL.ExifTags import Base
 
 from pmavae.images.picture_files import UNREADABLE
-from pmavae_cli.carried import unpack
-from pmavae_cli.formats import READABLE
-from pmavae_cli.picture import read_picture
+from pmavae_cli.images.formats import READABLE
+from pmavae_cli.images.metadata import unpack
+from pmavae_cli.images.reading import read_picture
 
 _XMP_TAG = 700  # of TIFF
 _BITS = {"1": 1, "I": 16, "F": 32}  # a channel; I;16 in its variants is asked for by prefix

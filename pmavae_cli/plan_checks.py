@@ -15,7 +15,7 @@ import click
 
 from pmavae_cli.disk_space import bytes_needed
 from pmavae_cli.folder_tree import identity, is_file, is_folder
-from pmavae_cli.formats import Format
+from pmavae_cli.images.formats import Format
 from pmavae_cli.inputs import Source
 from pmavae_cli.jobs import Job, Refused
 from pmavae_cli.options import RunOptions

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from pmavae_cli.api import Task
-from pmavae_cli.formats import format_of
+from pmavae_cli.images.formats import format_of
 from pmavae_cli.inputs import STDIN, Source, find_inputs
 from pmavae_cli.jobs import STDOUT, Job, Output, Plan, Refused
 from pmavae_cli.naming import Naming

@@ -12,12 +12,12 @@ from pmavae import Latents, Style
 from pmavae.config import MIN_SIZE
 from pmavae.images.pixels import Pixels
 from pmavae_cli.api import Task
-from pmavae_cli.formats import Format
+from pmavae_cli.images.formats import Format
+from pmavae_cli.images.large import is_large
+from pmavae_cli.images.strip_writing import FORMATS, write_strips
+from pmavae_cli.images.writing import render_latents, render_picture, render_style
 from pmavae_cli.jobs import Output
-from pmavae_cli.large_picture import is_large
 from pmavae_cli.session import LatentsError, Session, pixel_type
-from pmavae_cli.strip_writing import FORMATS, write_strips
-from pmavae_cli.writing import render_latents, render_picture, render_style
 
 
 @dataclass(frozen=True)

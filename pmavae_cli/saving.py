@@ -10,10 +10,10 @@ from types import TracebackType
 
 from pmavae_cli.disk_space import pixels_of
 from pmavae_cli.folder_tree import is_file
+from pmavae_cli.images.writing import write
 from pmavae_cli.jobs import Job, Output
 from pmavae_cli.options import RunOptions
 from pmavae_cli.results import Converted, StripResult
-from pmavae_cli.writing import write
 
 MAX_PIXELS = 25_000_000  # of the outputs of a job beside which another may be in memory
 

@@ -30,14 +30,14 @@ from pmavae.latents import expected_shapes
 from pmavae.pretrained.manifest import WeightsIndex, released_weights
 from pmavae.pretrained.network import Builder
 from pmavae.style_source import fit_side, style_view
-from pmavae_cli.carried import METADATA
 from pmavae_cli.console import Console
-from pmavae_cli.formats import LATENTS, format_of, starts_like_a_picture
+from pmavae_cli.images.formats import LATENTS, format_of, starts_like_a_picture
+from pmavae_cli.images.large import LargePicture, open_large
+from pmavae_cli.images.metadata import METADATA
+from pmavae_cli.images.reading import Picture, TooLargeError, read_mask, read_picture
 from pmavae_cli.inputs import Source
-from pmavae_cli.large_picture import LargePicture, open_large
 from pmavae_cli.offline import go_offline
 from pmavae_cli.options import RunOptions
-from pmavae_cli.picture import Picture, TooLargeError, read_mask, read_picture
 from pmavae_cli.run_models import RunModels, choose_device
 
 # Reading makes an error of Pillow's warning of too large a picture, and all threads share their warnings.
@@ -56,7 +56,7 @@ class Loaded:
     """One input as latents."""
 
     latents: Latents
-    carried: dict[str, str]  # see carried.py
+    carried: dict[str, str]  # see images/metadata.py
     pixels: Pixels | None = None  # (H, W, 3), what was encoded; None out of a latent file or a large picture
 
 

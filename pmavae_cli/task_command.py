@@ -9,7 +9,7 @@ import click
 
 from pmavae_cli.api import MaskType, PictureType, StyleType, Task, WeightedPath
 from pmavae_cli.console import Console
-from pmavae_cli.formats import READABLE_NAMES
+from pmavae_cli.images.formats import READABLE_NAMES
 from pmavae_cli.loading import swift_imports
 from pmavae_cli.options import ANY_FILE, RunOptions, common_options, with_ray_address
 from pmavae_cli.plugin_manager import Registry

@@ -13,11 +13,11 @@ from PIL import Image, ImageCms
 
 from pmavae.errors import ImageError
 from pmavae.images.pixels import sixteen_bits
-from pmavae_cli.carried import pack, unpack
-from pmavae_cli.colour import from_srgb, is_sound, to_srgb
-from pmavae_cli.formats import FORMATS
-from pmavae_cli.picture import read_picture
-from pmavae_cli.writing import render_picture
+from pmavae_cli.images.formats import FORMATS
+from pmavae_cli.images.icc import from_srgb, is_sound, to_srgb
+from pmavae_cli.images.metadata import pack, unpack
+from pmavae_cli.images.reading import read_picture
+from pmavae_cli.images.writing import render_picture
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = (

@@ -22,7 +22,7 @@ from PIL import Image
 
 from pmavae import __version__
 from pmavae_cli import ray_run
-from pmavae_cli.formats import format_of
+from pmavae_cli.images.formats import format_of
 from pmavae_cli.inputs import Source
 from pmavae_cli.jobs import Job, Output
 from pmavae_cli.options import RunOptions, with_ray_address

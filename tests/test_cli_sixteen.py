@@ -17,8 +17,8 @@ from PIL import Image
 
 from pmavae.errors import ImageError
 from pmavae.images.pixels import eight_bits, luma, sixteen_bits, to_pixels
-from pmavae_cli.carried import unpack_alpha
-from pmavae_cli.picture import Picture, read_picture
+from pmavae_cli.images.metadata import unpack_alpha
+from pmavae_cli.images.reading import Picture, read_picture
 
 Deep = np.ndarray[Any, np.dtype[np.uint16]]
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import Command, picture
 from PIL import Image
 
-from pmavae_cli.transparency import fill_hidden, fit_alpha
+from pmavae_cli.images.transparency import fill_hidden, fit_alpha
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

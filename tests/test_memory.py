@@ -29,11 +29,11 @@ from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.style_transfer.repainting import Keep, Refining, repaint_by_steps
 from pmavae.style_transfer.strips import Strips, resized
 from pmavae_cli import memory_budget
+from pmavae_cli.images.codecs import png_bytes
+from pmavae_cli.images.reading import _eight
+from pmavae_cli.images.transparency import fill_hidden
 from pmavae_cli.main import main
 from pmavae_cli.memory_budget import SizeType, budget
-from pmavae_cli.picture import _eight
-from pmavae_cli.sixteen import png_bytes
-from pmavae_cli.transparency import fill_hidden
 
 SIZES = [(40, 24), (23, 9), (5, 31)]
 

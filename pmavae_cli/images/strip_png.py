@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmavae.images.pixels import Pixels
-from pmavae_cli.sixteen import png_chunk, png_metadata
+from pmavae_cli.images.codecs import png_chunk, png_metadata
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 3: 2}

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pmavae.images.pixels import Pixels
-from pmavae_cli.sixteen import tiff_head, tiff_strip
+from pmavae_cli.images.codecs import tiff_head, tiff_strip
 
 MOST = 2**32 - 2**24  # bytes of pixels beyond which the places in a file take 64 bits: BigTIFF
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pmavae.errors import ImageError
 from pmavae.images.pixels import STRIP, Pixels
-from pmavae_cli.colour import to_srgb
+from pmavae_cli.images.icc import to_srgb
 
 if TYPE_CHECKING:
     import pyvips

@@ -19,11 +19,11 @@ from pmavae.config import MIN_SIZE
 from pmavae.errors import ImageError
 from pmavae.images.picture_files import UNREADABLE, upright
 from pmavae.images.pixels import STEP, Pixels, eight_bits, luma, strips
-from pmavae_cli.carried import pack, pack_alpha, unpack_alpha
-from pmavae_cli.colour import is_sound, to_srgb
-from pmavae_cli.formats import READABLE, READABLE_NAMES, starts_like_a_picture
-from pmavae_cli.sixteen import bits_of, is_read_here, read_channels
-from pmavae_cli.transparency import fill_hidden
+from pmavae_cli.images.codecs import bits_of, is_read_here, read_channels
+from pmavae_cli.images.formats import READABLE, READABLE_NAMES, starts_like_a_picture
+from pmavae_cli.images.icc import is_sound, to_srgb
+from pmavae_cli.images.metadata import pack, pack_alpha, unpack_alpha
+from pmavae_cli.images.transparency import fill_hidden
 
 _GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"})
 _COLOUR = frozenset({"RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "HSV"})
@@ -86,7 +86,7 @@ class Picture:
     """The first frame of a picture file, upright."""
 
     pixels: Pixels  # (H, W, 3), uint16 where the file has 16 bits a channel
-    carried: dict[str, str]  # see carried.py
+    carried: dict[str, str]  # see metadata.py
     notes: tuple[str, ...]  # what of the file is not used
     tables: Mapping[int, Sequence[int]] | None = None  # quantisation tables of a JPEG file
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from pmavae.files.tensors import atomic_file
 from pmavae.images.pixels import Pixels, eight_bits
-from pmavae_cli.formats import Format
+from pmavae_cli.images.codecs import tiff_rows
+from pmavae_cli.images.formats import Format
+from pmavae_cli.images.strip_jpeg import jpeg_rows, write_jpeg
+from pmavae_cli.images.strip_png import write_png
+from pmavae_cli.images.strip_tiff import write_tiff
+from pmavae_cli.images.writing import check_place, check_size, in_profile, kept_metadata
 from pmavae_cli.jobs import Output, OutputError
-from pmavae_cli.sixteen import tiff_rows
-from pmavae_cli.strip_jpeg import jpeg_rows, write_jpeg
-from pmavae_cli.strip_png import write_png
-from pmavae_cli.strip_tiff import write_tiff
-from pmavae_cli.writing import check_place, check_size, in_profile, kept_metadata
 
 FORMATS = frozenset(("PNG", "TIFF", "JPEG"))  # Pillow's names of those that can be written so
 _PNG_BYTES = 1 << 21  # of the rows that are filtered at a time

@@ -15,13 +15,13 @@ from pmavae.errors import ImageError
 from pmavae.files.latent_file import latents_to_bytes, style_to_bytes
 from pmavae.files.tensors import write_atomically
 from pmavae.images.pixels import Pixels, eight_bits, luma, sixteen_bits
-from pmavae_cli.carried import fit_header, unpack, unpack_alpha
-from pmavae_cli.colour import from_srgb, is_grey, is_sound
-from pmavae_cli.formats import Format
+from pmavae_cli.images.codecs import png_bytes, tiff_bytes
+from pmavae_cli.images.formats import Format
+from pmavae_cli.images.icc import from_srgb, is_grey, is_sound
+from pmavae_cli.images.metadata import fit_header, unpack, unpack_alpha
+from pmavae_cli.images.transparency import fit_alpha
 from pmavae_cli.jobs import Output, OutputError
 from pmavae_cli.session import Session
-from pmavae_cli.sixteen import png_bytes, tiff_bytes
-from pmavae_cli.transparency import fit_alpha
 
 MAX_METADATA = {"JPEG": 65_500}  # of a kind: one segment of a JPEG file
 

@@ -16,10 +16,10 @@ from pmavae.config import MIN_SIZE
 from pmavae.errors import ImageError
 from pmavae.files.latent_file import MAX_SIZE
 from pmavae.images.picture_files import UNREADABLE
-from pmavae_cli.carried import pack
-from pmavae_cli.colour import is_sound
-from pmavae_cli.picture import TooLargeError, metadata_of, millions, xmp_of
-from pmavae_cli.strip_reading import Rows
+from pmavae_cli.images.icc import is_sound
+from pmavae_cli.images.metadata import pack
+from pmavae_cli.images.reading import TooLargeError, metadata_of, millions, xmp_of
+from pmavae_cli.images.strip_reading import Rows
 
 MAX_PIXELS = 1_000_000_000
 # Opened by the class itself, a file is not refused for its size, and nothing but its header is read.
@@ -38,7 +38,7 @@ class LargePicture:
     """The first frame of a picture file, whose pixels are still in it."""
 
     rows: Rows
-    carried: dict[str, str]  # see carried.py; without transparency
+    carried: dict[str, str]  # see metadata.py; without transparency
     notes: tuple[str, ...]  # what of the file is not used
 
 

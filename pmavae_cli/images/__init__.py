@@ -1,0 +1,1 @@
+"""Picture files: their formats, and what comes with the pixels."""
