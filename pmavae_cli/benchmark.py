@@ -21,8 +21,8 @@ from pmavae.pretrained.manifest import WeightsIndex, released_weights
 from pmavae.training.evaluation import read_rgb, reconstruct, unit
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae_cli.console import Console
-from pmavae_cli.hub_weights import usable
 from pmavae_cli.peers import PEERS, Codec
+from pmavae_cli.run.weights import usable
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from pmavae_cli.comparison_page import page, shrink_to_fit, side_by_side
 from pmavae_cli.console import Console
 from pmavae_cli.images.metadata import unpack_alpha
 from pmavae_cli.images.transparency import fit_alpha
-from pmavae_cli.inputs import Source
-from pmavae_cli.jobs import OutputError
 from pmavae_cli.options import RunOptions
-from pmavae_cli.session import LoadedPixels, Session
+from pmavae_cli.run.inputs import Source
+from pmavae_cli.run.jobs import OutputError
+from pmavae_cli.run.reader import LoadedPixels, Session
 
 COLOURS = ("red", "green", "blue")
 

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from pmavae.errors import ImageError
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae_cli.images.formats import LATENTS, format_of, starts_like_a_picture
-from pmavae_cli.inputs import Source
+from pmavae_cli.run.inputs import Source
 
 
 def describe_file(source: Source, index: WeightsIndex) -> dict[str, Any]:

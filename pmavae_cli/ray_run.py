@@ -24,11 +24,11 @@ from pmavae import __version__
 from pmavae.errors import PMAVAEError
 from pmavae_cli.api import Task
 from pmavae_cli.console import Console
-from pmavae_cli.inputs import STDIN, Source
-from pmavae_cli.jobs import Job, Refused
 from pmavae_cli.options import RunOptions
 from pmavae_cli.progress import bars
 from pmavae_cli.ray_work import Batch, Message, Refusal, Row, Started, Work, say_again
+from pmavae_cli.run.inputs import STDIN, Source
+from pmavae_cli.run.jobs import Job, Refused
 
 CONNECT = 45  # seconds, for a cluster that exists
 START = 180  # seconds, for one of this machine

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pmavae_cli.console import Console
-from pmavae_cli.jobs import Job
 from pmavae_cli.options import RunOptions
+from pmavae_cli.run.jobs import Job
 
 Said = tuple[str, tuple[Any, ...]]  # a method of a Console, and its arguments
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pmavae_cli.ray_work import Refusal, Row, Work, recorder
 
 if TYPE_CHECKING:
-    from pmavae_cli.runner import Runner
+    from pmavae_cli.run.runner import Runner
 
 MOST_ATTEMPTS = 3  # of one picture that each time ends its worker
 
@@ -71,7 +71,7 @@ class Worker:
 
         # Read when torch is loaded, which is now.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        from pmavae_cli.runner import Runner
+        from pmavae_cli.run.runner import Runner
 
         work, here = self._work, socket.gethostname()
         if __version__ != work.version:

@@ -29,11 +29,11 @@ from pmavae.training.restoration_evaluation import (
 )
 from pmavae_cli.api import Context, Task
 from pmavae_cli.console import Console
-from pmavae_cli.hub_weights import usable
 from pmavae_cli.options import RunOptions
 from pmavae_cli.plugins.denoise import Denoise
 from pmavae_cli.plugins.upscale import Upscale
 from pmavae_cli.restoration_peers import PEERS, Method, baseline
+from pmavae_cli.run.weights import usable
 from pmavae_cli.task_command import task_command
 
 WARM_UP_SIDE = 64  # px

@@ -15,7 +15,7 @@ from pmavae_cli.options import ANY_FILE, RunOptions, common_options, with_ray_ad
 from pmavae_cli.plugin_manager import Registry
 
 if TYPE_CHECKING:
-    from pmavae_cli.inputs import InputError, Source, StyleSource
+    from pmavae_cli.run.inputs import InputError, Source, StyleSource
 
 
 class TaskCommand(click.Command):
@@ -81,7 +81,7 @@ def _run(
 ) -> int:
     """The exit status of a run: 0, or 1 where an input failed."""
     # Like all that only a run needs, not imported for --help.
-    from pmavae_cli.planning import make_plan
+    from pmavae_cli.run.plan import make_plan
 
     console = Console(options.quiet, options.verbose, options.json, options.debug)
     gathers = task.gathers(**values)
@@ -131,7 +131,7 @@ def _run(
         # Read when torch is loaded, which is now.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         with swift_imports():
-            from pmavae_cli.runner import Runner
+            from pmavae_cli.run.runner import Runner
 
         runner = Runner(task, values, options, console, registry)
         if not runner.failures.ended:
@@ -147,7 +147,7 @@ def _with_sources(
 
     Raises InputError for another file that is missing.
     """
-    from pmavae_cli.inputs import InputError, single_input, style_inputs
+    from pmavae_cli.run.inputs import InputError, single_input, style_inputs
 
     values, sources = dict(values), []
     missing: list[tuple[str, InputError]] = []

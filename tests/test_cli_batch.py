@@ -16,11 +16,11 @@ import pytest
 from conftest import Command, picture
 from PIL import Image
 
-from pmavae_cli import saving
 from pmavae_cli.api import Task
-from pmavae_cli.jobs import OutputError
 from pmavae_cli.plugin_manager import load_plugins
-from pmavae_cli.session import Session
+from pmavae_cli.run import saving
+from pmavae_cli.run.jobs import OutputError
+from pmavae_cli.run.reader import Session
 
 WAIT = 60  # seconds, after which a test fails
 

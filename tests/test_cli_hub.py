@@ -22,8 +22,8 @@ from PIL import Image
 
 from pmavae_cli.offline import with_offline
 from pmavae_cli.options import RunOptions
-from pmavae_cli.planning import make_plan
 from pmavae_cli.plugin_manager import load_plugins
+from pmavae_cli.run.plan import make_plan
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ from pathlib import Path
 from pmavae.errors import WeightsError
 from pmavae.pretrained.manifest import Manifest, Shelf, WeightsIndex
 from pmavae_cli.console import Console
-from pmavae_cli.hub_weights import locate
+from pmavae_cli.run.weights import locate
 manifest = Path(sys.argv[1])
 index = WeightsIndex((Shelf.load(manifest, "plugin far"),))
 for name, task in (("far-1", "base"), ("tiny", "denoise"), ("wrong-1", "base"), ("far-1", "base")):

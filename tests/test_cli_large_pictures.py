@@ -25,7 +25,6 @@ from pmavae.errors import ImageError
 from pmavae.files.latent_file import read_latents
 from pmavae.images.pixels import Pixels, sixteen_bits
 from pmavae.images.row_source import ArrayRows, RowSource
-from pmavae_cli.disk_space import pixels_of as pixels_of_file
 from pmavae_cli.images import codecs as sixteen
 from pmavae_cli.images import strip_jpeg, strip_tiff, strip_writing
 from pmavae_cli.images.formats import format_named
@@ -35,8 +34,9 @@ from pmavae_cli.images.reading import TooLargeError, read_picture
 from pmavae_cli.images.strip_reading import _Sequence
 from pmavae_cli.images.strip_writing import write_strips
 from pmavae_cli.images.writing import render_picture
-from pmavae_cli.jobs import Output, OutputError
 from pmavae_cli.options import RunOptions
+from pmavae_cli.run.disk_space import pixels_of as pixels_of_file
+from pmavae_cli.run.jobs import Output, OutputError
 
 SIZE = (210, 150)
 LIMIT = 10_000  # pixels that are read as a whole in these tests

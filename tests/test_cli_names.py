@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from test_cli_plan_checks import empty
 from test_cli_planning import TASKS, touch
 
-from pmavae_cli.inputs import Source
-from pmavae_cli.jobs import Refused
 from pmavae_cli.options import RunOptions
-from pmavae_cli.planning import make_plan
+from pmavae_cli.run.inputs import Source
+from pmavae_cli.run.jobs import Refused
+from pmavae_cli.run.plan import make_plan
 
 # Names as a disk has them: bytes, that may be no UTF-8, but no separator.
 BYTES = st.binary(min_size=1, max_size=60).filter(lambda name: not set(b"/\0") & set(name))

@@ -16,7 +16,7 @@ from pmavae_cli.images.formats import FORMATS, format_named
 from pmavae_cli.images.metadata import HEADER_BUDGET, fit_header, pack, pack_alpha, unpack, unpack_alpha
 from pmavae_cli.images.reading import Picture, read_picture
 from pmavae_cli.images.writing import render_picture
-from pmavae_cli.jobs import OutputError
+from pmavae_cli.run.jobs import OutputError
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_cli_planning import TASKS, plan, touch
 
-from pmavae_cli.inputs import Source
-from pmavae_cli.jobs import Refused
 from pmavae_cli.options import RunOptions, Shard
-from pmavae_cli.planning import make_plan
+from pmavae_cli.run.inputs import Source
+from pmavae_cli.run.jobs import Refused
+from pmavae_cli.run.plan import make_plan
 
 # What a file system takes as a name: anything but the separator, at most 255 bytes.
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=80)
@@ -244,7 +244,7 @@ def test_the_order_does_not_depend_on_the_order_of_the_disk(
 
 
 def _sources(folder: str) -> list[Source]:
-    from pmavae_cli.inputs import find_inputs
+    from pmavae_cli.run.inputs import find_inputs
 
     return find_inputs([folder], lambda path: ()).sources
 

@@ -9,11 +9,11 @@ import click
 import pytest
 from conftest import Command, picture
 
-from pmavae_cli.inputs import Source
-from pmavae_cli.jobs import Refused
 from pmavae_cli.options import RunOptions
-from pmavae_cli.planning import make_plan
 from pmavae_cli.plugin_manager import load_plugins
+from pmavae_cli.run.inputs import Source
+from pmavae_cli.run.jobs import Refused
+from pmavae_cli.run.plan import make_plan
 
 TASKS = load_plugins().tasks
 

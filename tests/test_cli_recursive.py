@@ -9,9 +9,9 @@ import pytest
 from conftest import Command, picture
 from test_cli_planning import TASKS, plan, touch
 
-from pmavae_cli.inputs import find_inputs
 from pmavae_cli.options import RunOptions
-from pmavae_cli.planning import make_plan
+from pmavae_cli.run.inputs import find_inputs
+from pmavae_cli.run.plan import make_plan
 
 
 def found(*arguments: str, output: str | None = None) -> list[str]:

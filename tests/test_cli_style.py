@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pmavae_cli.api import STYLE, Task, Weighted, WeightedPath
-from pmavae_cli.inputs import InputError, Source, style_inputs
-from pmavae_cli.jobs import Refused
 from pmavae_cli.options import RunOptions
-from pmavae_cli.planning import make_plan
 from pmavae_cli.plugin_manager import load_plugins
+from pmavae_cli.run.inputs import InputError, Source, style_inputs
+from pmavae_cli.run.jobs import Refused
+from pmavae_cli.run.plan import make_plan
 
 TASKS = load_plugins().tasks
 AT_ONCE = ("--refine", "0")  # the decoder paints; for painting step by step see test_cli_refine.py

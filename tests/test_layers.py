@@ -39,7 +39,7 @@ TORCH_FREE = [
     "pmavae.files.header",
     "pmavae_cli.api",
     "pmavae_cli.main",
-    "pmavae_cli.planning",
+    "pmavae_cli.run.plan",
     "pmavae_cli.task_command",
     "pmavae_cli.weights_list",
 ]

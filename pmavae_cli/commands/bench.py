@@ -107,7 +107,7 @@ def bench(
     import torch
 
     from pmavae_cli.bench_session import BenchSession
-    from pmavae_cli.run_models import choose_device
+    from pmavae_cli.run.models import choose_device
 
     if threads:
         torch.set_num_threads(threads)

@@ -17,7 +17,7 @@ from pmavae_cli.options import ANY_FILE, RunOptions
 from pmavae_cli.plugin_manager import Registry
 
 if TYPE_CHECKING:
-    from pmavae_cli.inputs import Source
+    from pmavae_cli.run.inputs import Source
 
 SUFFIXES = (".png", ".html")
 
@@ -86,7 +86,7 @@ def compare(
     Differences are in levels of 0 to 255, and shifts those from A to B. Where one has transparency, both
     lie on white, and their transparency is compared as well.
     """
-    from pmavae_cli.inputs import STDIN, single_input
+    from pmavae_cli.run.inputs import STDIN, single_input
 
     if a == STDIN and b == STDIN:
         raise click.UsageError("Only one of A and B can be - (stdin).")
@@ -113,7 +113,7 @@ def compare(
 
 def check_output(output: Path, sources: tuple[Source, ...], overwrite: bool) -> None:
     """Refuse, before anything is read, an output that cannot or must not be written."""
-    from pmavae_cli.jobs import Refused
+    from pmavae_cli.run.jobs import Refused
 
     if output.suffix.lower() not in SUFFIXES:
         raise click.UsageError(f"{output} has none of the suffixes {' and '.join(SUFFIXES)}: add one.")

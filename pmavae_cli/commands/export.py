@@ -67,7 +67,7 @@ def export(
     Both are run in onnxruntime and compared with torch first: a file that differs by more than 0.001, with
     --half 0.01, is not written. Needs the extra onnx.
     """
-    from pmavae_cli.jobs import Refused
+    from pmavae_cli.run.jobs import Refused
 
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise Refused(f"--format {form} needs {missing[0]}: pip install 'pmavae[onnx]'")

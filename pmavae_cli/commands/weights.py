@@ -14,7 +14,7 @@ from pmavae_cli.offline import with_offline
 from pmavae_cli.plugin_manager import Registry
 
 if TYPE_CHECKING:
-    from pmavae_cli.hub_weights import Found
+    from pmavae_cli.run.weights import Found
 
 REFERENCE = (
     "REF is an id or a preset, org/name[@revision][:file] on the Hugging Face Hub, or a file or folder that "
@@ -73,7 +73,7 @@ def fetch(registry: Registry, ref: str, task: str, force: bool, quiet: bool, deb
     REF is an id or a preset, or org/name[@revision][:file]. What is here already is verified and left where
     it is. A download whose connection breaks off goes on where it was.
     """
-    from pmavae_cli.hub_weights import locate
+    from pmavae_cli.run.weights import locate
 
     console = Console(quiet=quiet, debug=debug)
     found = locate(ref, task, registry.weights, console, force=force)
@@ -136,7 +136,7 @@ def path(registry: Registry, ref: str, task: str, debug: bool) -> None:
 
     Exit status 1 where it is none of these. REF is as for pmavae weights fetch.
     """
-    from pmavae_cli.hub_weights import locate
+    from pmavae_cli.run.weights import locate
 
     _print_path(locate(ref, task, registry.weights, Console(debug=debug), offline=True))
 
@@ -196,7 +196,7 @@ def import_(
     import torch
 
     from pmavae.pretrained.weights import load_weights, save_weights
-    from pmavae_cli.hub_weights import usable
+    from pmavae_cli.run.weights import usable
     from pmavae_cli.weights_import import Wanted, read_import
 
     if codec and task != "texture-vary":
@@ -272,7 +272,7 @@ def _print_path(found: Found) -> None:
 
 
 def _check_output(output: Path, source: Path, overwrite: bool) -> None:
-    from pmavae_cli.jobs import Refused
+    from pmavae_cli.run.jobs import Refused
 
     if output.suffix.lower() != ".safetensors":
         raise click.UsageError(f"{output} has another suffix than .safetensors: add that.")

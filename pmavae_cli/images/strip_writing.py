@@ -18,7 +18,7 @@ from pmavae_cli.images.strip_jpeg import jpeg_rows, write_jpeg
 from pmavae_cli.images.strip_png import write_png
 from pmavae_cli.images.strip_tiff import write_tiff
 from pmavae_cli.images.writing import check_place, check_size, in_profile, kept_metadata
-from pmavae_cli.jobs import Output, OutputError
+from pmavae_cli.run.jobs import Output, OutputError
 
 FORMATS = frozenset(("PNG", "TIFF", "JPEG"))  # Pillow's names of those that can be written so
 _PNG_BYTES = 1 << 21  # of the rows that are filtered at a time

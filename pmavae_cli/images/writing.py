@@ -20,8 +20,8 @@ from pmavae_cli.images.formats import Format
 from pmavae_cli.images.icc import from_srgb, is_grey, is_sound
 from pmavae_cli.images.metadata import fit_header, unpack, unpack_alpha
 from pmavae_cli.images.transparency import fit_alpha
-from pmavae_cli.jobs import Output, OutputError
-from pmavae_cli.session import Session
+from pmavae_cli.run.jobs import Output, OutputError
+from pmavae_cli.run.reader import Session
 
 MAX_METADATA = {"JPEG": 65_500}  # of a kind: one segment of a JPEG file
 

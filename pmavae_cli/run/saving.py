@@ -8,12 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 
-from pmavae_cli.disk_space import pixels_of
-from pmavae_cli.folder_tree import is_file
 from pmavae_cli.images.writing import write
-from pmavae_cli.jobs import Job, Output
 from pmavae_cli.options import RunOptions
-from pmavae_cli.results import Converted, StripResult
+from pmavae_cli.run.disk_space import pixels_of
+from pmavae_cli.run.folder_tree import is_file
+from pmavae_cli.run.jobs import Job, Output
+from pmavae_cli.run.outputs import Converted, StripResult
 
 MAX_PIXELS = 25_000_000  # of the outputs of a job beside which another may be in memory
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pmavae.errors import PMAVAEError
 from pmavae_cli.api import WeightedPath
-from pmavae_cli.folder_tree import files_below, is_file
 from pmavae_cli.images.formats import SUFFIXES
+from pmavae_cli.run.folder_tree import files_below, is_file
 
 STDIN = "-"
 

@@ -11,9 +11,9 @@ from pmavae.style_source import fit_side
 from pmavae.style_transfer.painting import LONGEST
 from pmavae_cli.api import Weighted
 from pmavae_cli.console import Console
-from pmavae_cli.inputs import MaskSource, Source, StyleSource
-from pmavae_cli.reporting import Failures
-from pmavae_cli.session import Session
+from pmavae_cli.run.failures import Failures
+from pmavae_cli.run.inputs import MaskSource, Source, StyleSource
+from pmavae_cli.run.reader import Session
 
 
 @dataclass

@@ -10,9 +10,9 @@ import click
 
 from pmavae_cli.api import Task
 from pmavae_cli.images.formats import FORMAT_NAMES, LATENTS, PNG, Format, format_named, format_of
-from pmavae_cli.inputs import Source
-from pmavae_cli.jobs import STDOUT, Output
 from pmavae_cli.options import RunOptions
+from pmavae_cli.run.inputs import Source
+from pmavae_cli.run.jobs import STDOUT, Output
 
 
 @dataclass(frozen=True)

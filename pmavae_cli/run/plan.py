@@ -13,11 +13,8 @@ import click
 
 from pmavae_cli.api import Task
 from pmavae_cli.images.formats import format_of
-from pmavae_cli.inputs import STDIN, Source, find_inputs
-from pmavae_cli.jobs import STDOUT, Job, Output, Plan, Refused
-from pmavae_cli.naming import Naming
 from pmavae_cli.options import RunOptions
-from pmavae_cli.plan_checks import (
+from pmavae_cli.run.checks import (
     check_folders,
     check_space,
     mark_existing,
@@ -26,6 +23,9 @@ from pmavae_cli.plan_checks import (
     refuse_long_name,
     refuse_pictures,
 )
+from pmavae_cli.run.inputs import STDIN, Source, find_inputs
+from pmavae_cli.run.jobs import STDOUT, Job, Output, Plan, Refused
+from pmavae_cli.run.naming import Naming
 
 
 def make_plan(

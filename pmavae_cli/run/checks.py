@@ -13,12 +13,12 @@ from pathlib import Path
 
 import click
 
-from pmavae_cli.disk_space import bytes_needed
-from pmavae_cli.folder_tree import identity, is_file, is_folder
 from pmavae_cli.images.formats import Format
-from pmavae_cli.inputs import Source
-from pmavae_cli.jobs import Job, Refused
 from pmavae_cli.options import RunOptions
+from pmavae_cli.run.disk_space import bytes_needed
+from pmavae_cli.run.folder_tree import identity, is_file, is_folder
+from pmavae_cli.run.inputs import Source
+from pmavae_cli.run.jobs import Job, Refused
 
 MAX_NAME = 255  # bytes, of nearly every file system
 MAX_PATH = 4095

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.presets import PRESETS
-from pmavae_cli.folder_tree import is_file
 from pmavae_cli.images.formats import LATENTS, READABLE, Format, format_of
 from pmavae_cli.options import RunOptions
+from pmavae_cli.run.folder_tree import is_file
 
 SAMPLE = 64  # headers that are read at most, as a folder may lie on a slow disk
 # What a flat photograph takes. An estimate that is too high would refuse a run that has room.

@@ -17,20 +17,20 @@ import torch
 from pmavae import Latents
 from pmavae.images.pixels import Pixels, eight_bits, strips
 from pmavae_cli.api import Context, Named, Task
-from pmavae_cli.cache_folder import cache_folder
 from pmavae_cli.console import Console
 from pmavae_cli.images.reading import Picture
 from pmavae_cli.images.writing import check_size
-from pmavae_cli.inputs import InputError, Source
-from pmavae_cli.jobs import Job
 from pmavae_cli.options import RunOptions
-from pmavae_cli.parameter_files import ParameterFiles
 from pmavae_cli.plugin_manager import Registry
 from pmavae_cli.progress import Bars, bars
-from pmavae_cli.reporting import Ended, Failures
-from pmavae_cli.results import Result, as_result
-from pmavae_cli.saving import Saved, Saver, is_small
-from pmavae_cli.session import LatentsError, Loaded, LoadedPixels, Session
+from pmavae_cli.run.cache_folder import cache_folder
+from pmavae_cli.run.failures import Ended, Failures
+from pmavae_cli.run.inputs import InputError, Source
+from pmavae_cli.run.jobs import Job
+from pmavae_cli.run.outputs import Result, as_result
+from pmavae_cli.run.parameter_files import ParameterFiles
+from pmavae_cli.run.reader import LatentsError, Loaded, LoadedPixels, Session
+from pmavae_cli.run.saving import Saved, Saver, is_small
 
 
 class Runner:

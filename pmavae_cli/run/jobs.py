@@ -11,7 +11,7 @@ import click
 from pmavae.errors import PMAVAEError
 from pmavae_cli.console import say
 from pmavae_cli.images.formats import Format
-from pmavae_cli.inputs import InputError, Source
+from pmavae_cli.run.inputs import InputError, Source
 
 STDOUT = "-"
 

@@ -16,8 +16,8 @@ from pmavae_cli.images.formats import Format
 from pmavae_cli.images.large import is_large
 from pmavae_cli.images.strip_writing import FORMATS, write_strips
 from pmavae_cli.images.writing import render_latents, render_picture, render_style
-from pmavae_cli.jobs import Output
-from pmavae_cli.session import LatentsError, Session, pixel_type
+from pmavae_cli.run.jobs import Output
+from pmavae_cli.run.reader import LatentsError, Session, pixel_type
 
 
 @dataclass(frozen=True)
