@@ -99,7 +99,7 @@ def _run(
         scale=task.scale(**values),
     )
     if options.ray:
-        from pmavae_cli.ray_run import check_for_ray
+        from pmavae_cli.ray.client import check_for_ray
 
         check_for_ray(task, gathers, plan.jobs, others)
     failures = [*missing, *plan.failures]
@@ -122,7 +122,7 @@ def _run(
             to_do.append(job)
     failed = bool(failures)
     if to_do and options.ray:
-        from pmavae_cli.ray_run import run_on_ray
+        from pmavae_cli.ray.client import run_on_ray
 
         run_on_ray(task, values, options, console, to_do)
         failed |= console.failures > 0

@@ -21,10 +21,10 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from pmavae.errors import PMAVAEError
-from pmavae_cli.child_processes import adopt_orphans, end_children
 from pmavae_cli.options import RunOptions
-from pmavae_cli.ray_work import Batch, Message, Refusal, Row, Started
-from pmavae_cli.ray_worker import Ledger, Worker
+from pmavae_cli.ray.child_processes import adopt_orphans, end_children
+from pmavae_cli.ray.messages import Batch, Message, Refusal, Row, Started
+from pmavae_cli.ray.worker import Ledger, Worker
 
 REACH = 10  # seconds to reach an address
 

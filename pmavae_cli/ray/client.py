@@ -26,7 +26,7 @@ from pmavae_cli.api import Task
 from pmavae_cli.console import Console
 from pmavae_cli.options import RunOptions
 from pmavae_cli.progress import bars
-from pmavae_cli.ray_work import Batch, Message, Refusal, Row, Started, Work, say_again
+from pmavae_cli.ray.messages import Batch, Message, Refusal, Row, Started, Work, say_again
 from pmavae_cli.run.inputs import STDIN, Source
 from pmavae_cli.run.jobs import Job, Refused
 
@@ -86,7 +86,7 @@ def _process(work: Work, jobs: list[Job], address: str) -> Iterator[subprocess.P
     short = Path("/tmp")
     temporary = Path(tempfile.mkdtemp(prefix="pmavae-ray-", dir=short if short.is_dir() else None))
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "pmavae_cli.ray_driver"],
+        [sys.executable, "-P", "-m", "pmavae_cli.ray.driver"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for this process, which then ends that one
@@ -123,7 +123,7 @@ def _rows(process: subprocess.Popen[bytes], address: str) -> Iterator[Row]:
     assert process.stdout
     local = address == "local"
     if not select.select([process.stdout], [], [], START if local else CONNECT)[0]:
-        from pmavae_cli.ray_driver import no_cluster
+        from pmavae_cli.ray.driver import no_cluster
 
         raise PMAVAEError("Ray does not start" if local else no_cluster(address, "no answer"))
     while True:

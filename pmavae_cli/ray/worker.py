@@ -8,7 +8,7 @@ import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pmavae_cli.ray_work import Refusal, Row, Work, recorder
+from pmavae_cli.ray.messages import Refusal, Row, Work, recorder
 
 if TYPE_CHECKING:
     from pmavae_cli.run.runner import Runner

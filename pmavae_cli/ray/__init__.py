@@ -1,0 +1,1 @@
+"""A run that is shared among the workers of a Ray cluster."""
