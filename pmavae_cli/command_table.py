@@ -22,10 +22,11 @@ COMMANDS = {
     "plugins": "List the plugins, what they bring, and what is wrong with a broken one.",
     "completion": "Print the completion script of bash (4.4 or newer), zsh or fish.",
 }
+_FILES = frozenset({"completion"})  # commands that are one file; the others are folders
 
 
 def open_command(name: str, trainings: Mapping[str, Training]) -> click.Command:
     """A command of COMMANDS; trainings: those that plugins bring."""
-    module = import_module(f"pmavae_cli.commands.{name}")
+    module = import_module(f"pmavae_cli.commands.{name}{'' if name in _FILES else '.command'}")
     command: click.Command = module.train_with(trainings) if name == "train" else getattr(module, name)
     return command

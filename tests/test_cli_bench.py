@@ -149,7 +149,7 @@ def test_a_peer_that_cannot_be_imported_says_so(monkeypatch: pytest.MonkeyPatch)
     """As diffusers beside a torchvision that was built for another torch."""
     import huggingface_hub
 
-    from pmavae_cli.peers import PEERS
+    from pmavae_cli.commands.bench.reconstruction_baselines import PEERS
 
     class Broken(ModuleType):
         def __getattr__(self, name: str) -> object:

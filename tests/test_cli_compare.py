@@ -15,7 +15,7 @@ import pytest
 from conftest import Command, picture
 from PIL import Image, ImageCms
 
-from pmavae_cli import comparison_page
+from pmavae_cli.commands.compare import page as comparison_page
 
 
 def shifted(image: Image.Image, by: tuple[int, int, int]) -> Image.Image:

@@ -17,9 +17,9 @@ from PIL.ExifTags import Base
 from safetensors.torch import save_file
 
 from pmavae.pretrained.weights import Manifest, WeightsEntry, weights_folder
-from pmavae_cli.commands.compare import compare
+from pmavae_cli.commands.compare.command import compare
 from pmavae_cli.commands.completion import SHELLS
-from pmavae_cli.commands.info import info
+from pmavae_cli.commands.info.command import info
 from pmavae_cli.options import COMMON_OPTIONS
 from pmavae_cli.plugin_manager import load_plugins
 

@@ -23,7 +23,7 @@ from pmavae.pretrained.weights import load_weights
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.presets import RESTORERS
 from pmavae_cli.api import Batch, Training
-from pmavae_cli.weights_import import Wanted, read_import
+from pmavae_cli.commands.weights.importing import Wanted, read_import
 
 INDEX = released_weights()
 

@@ -18,7 +18,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "pmavae.autoencoder": {"pmavae.vmamba.config"},
     "pmavae.style_source": {"pmavae.autoencoder"},
     "pmavae.vmamba.checkpoints": {"pmavae.vmamba.network"},
-    "pmavae_cli.training_data": {"pmavae_cli.training_session"},
+    "pmavae_cli.commands.train.data": {"pmavae_cli.commands.train.work"},
 }
 
 # Modules that a command line loads before it is known whether anything will be computed.
@@ -41,7 +41,7 @@ TORCH_FREE = [
     "pmavae_cli.main",
     "pmavae_cli.run.plan",
     "pmavae_cli.task_command",
-    "pmavae_cli.weights_list",
+    "pmavae_cli.commands.weights.listing",
 ]
 # And each of these, whatever it is called: a command that is a file or a folder, and a built-in task.
 TORCH_FREE_PATHS = re.compile(r"pmavae_cli/(commands/([^/]+|[^/]+/command)|plugins/[^/]+)\.py")

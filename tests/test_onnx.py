@@ -25,7 +25,7 @@ from pmavae.onnx.checking import check, largest_error
 from pmavae.onnx.graphs import Graph, halved, properties
 from pmavae.onnx.scan import directional_scan as as_operators
 from pmavae.scan import directional_scan, reference
-from pmavae_cli.commands import export as command
+from pmavae_cli.commands.export import command
 from pmavae_cli.main import main
 
 LOOPS = {"Loop", "Scan", "If"}
@@ -187,8 +187,8 @@ def test_files_are_not_overwritten(folder, pmavae):
 
 def test_nothing_is_written_where_a_check_fails(folder, here, pmavae, monkeypatch):
     encoder, decoder = graphs(folder)
-    monkeypatch.setattr("pmavae_cli.exporting.encoder_graph", lambda model: encoder)
-    monkeypatch.setattr("pmavae_cli.exporting.decoder_graph", lambda model, paint: decoder)
+    monkeypatch.setattr("pmavae_cli.commands.export.work.encoder_graph", lambda model: encoder)
+    monkeypatch.setattr("pmavae_cli.commands.export.work.decoder_graph", lambda model, paint: decoder)
     monkeypatch.setattr("pmavae.onnx.checking.largest_error", lambda *args: float("inf"))
     done = pmavae("export", "--weights", folder, "-o", "out")
     assert done.status == 1 and "differs by inf" in done.err and not (here / "out").exists()

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.training.config import duration
 from pmavae.vmamba import VMAMBA, VMamba
-from pmavae_cli import training_session
+from pmavae_cli.commands.train import work as training_session
 from pmavae_cli.main import main
 
 PLUGIN = Path(__file__).parent.parent / "examples/plugin-vision"

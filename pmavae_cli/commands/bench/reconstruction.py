@@ -10,10 +10,10 @@ import torch
 from pmavae.errors import PMAVAEError
 from pmavae.training.evaluation import latent_use
 from pmavae.training.perceptual import PerceptualNetwork, perceptual_network
-from pmavae_cli.bench_session import BenchSession, Row
-from pmavae_cli.benchmark import Score, codecs, load_models, means, scores
+from pmavae_cli.commands.bench.reconstruction_baselines import PEERS
+from pmavae_cli.commands.bench.reconstruction_scores import Score, codecs, load_models, means, scores
+from pmavae_cli.commands.bench.work import BenchSession, Row
 from pmavae_cli.console import Console
-from pmavae_cli.peers import PEERS
 
 HEADER = ["codec", "picture", "PSNR dB", "SSIM", "perceptual", "bits/px", "time"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pmavae.errors import WeightsError
 from pmavae.files.json_values import is_sha256
 from pmavae.pretrained.manifest import WeightsIndex
-from pmavae_cli.weights_list import cached_name, in_cache, shipped_file
+from pmavae_cli.commands.weights.listing import cached_name, in_cache, shipped_file
 
 if TYPE_CHECKING:
     from pmavae.pretrained.hub import Fetched

@@ -11,9 +11,9 @@ import torch
 from pmavae.errors import PMAVAEError
 from pmavae.restoration.network import Restorer
 from pmavae.training.restoration_evaluation import CONDITIONS, Condition, conditions_of
-from pmavae_cli.bench_session import BenchSession, names_of
-from pmavae_cli.restoration_benchmark import Mean, Score, load_restorers, means, methods, scores
-from pmavae_cli.restoration_peers import PEERS, Peer
+from pmavae_cli.commands.bench.restoration_baselines import PEERS, Peer
+from pmavae_cli.commands.bench.restoration_scores import Mean, Score, load_restorers, means, methods, scores
+from pmavae_cli.commands.bench.work import BenchSession, names_of
 
 HEADER = ["method", "picture", "condition", "PSNR dB", "SSIM", "shift", "time"]
 

@@ -94,7 +94,7 @@ def compare(
     if output:
         check_output(output, sources, overwrite)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from pmavae_cli.comparing import compare_sources, facts, show, table
+    from pmavae_cli.commands.compare.work import compare_sources, facts, show, table
 
     given = ctx.get_parameter_source("preset") is click.core.ParameterSource.COMMANDLINE
     options = RunOptions(

@@ -64,7 +64,7 @@ def new(registry: Registry, name: str, folder: Path | None) -> None:
 
     NAME is lower-case words joined by hyphens, such as soft-light.
     """
-    from pmavae_cli.plugin_template import check_name, write_package
+    from pmavae_cli.commands.plugins.work import check_name, write_package
 
     check_name(name, taken={**registry.tasks, **registry.commands})
     folder = folder or Path(f"pmavae-{name}")

@@ -20,8 +20,8 @@ from pmavae.images.metrics import feature_distance, psnr, ssim
 from pmavae.pretrained.manifest import WeightsIndex, released_weights
 from pmavae.training.evaluation import read_rgb, reconstruct, unit
 from pmavae.training.perceptual import PerceptualNetwork
+from pmavae_cli.commands.bench.reconstruction_baselines import PEERS, Codec
 from pmavae_cli.console import Console
-from pmavae_cli.peers import PEERS, Codec
 from pmavae_cli.run.weights import usable
 
 

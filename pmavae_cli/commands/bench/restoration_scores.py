@@ -28,11 +28,11 @@ from pmavae.training.restoration_evaluation import (
     restored,
 )
 from pmavae_cli.api import Context, Task
+from pmavae_cli.commands.bench.restoration_baselines import PEERS, Method, baseline
 from pmavae_cli.console import Console
 from pmavae_cli.options import RunOptions
 from pmavae_cli.plugins.denoise import Denoise
 from pmavae_cli.plugins.upscale import Upscale
-from pmavae_cli.restoration_peers import PEERS, Method, baseline
 from pmavae_cli.run.weights import usable
 from pmavae_cli.task_command import task_command
 

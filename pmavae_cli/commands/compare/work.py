@@ -16,7 +16,7 @@ from pmavae.files.tensors import write_atomically
 from pmavae.images.comparison import Comparison, compare_pictures
 from pmavae.images.pixels import Pixels, eight_bits, sixteen_bits
 from pmavae.pretrained.manifest import WeightsIndex
-from pmavae_cli.comparison_page import page, shrink_to_fit, side_by_side
+from pmavae_cli.commands.compare.page import page, shrink_to_fit, side_by_side
 from pmavae_cli.console import Console
 from pmavae_cli.images.metadata import unpack_alpha
 from pmavae_cli.images.transparency import fit_alpha

@@ -54,7 +54,7 @@ def render(name: str) -> dict[str, str]:
         "module": module,
         "task": "".join(word.capitalize() for word in name.split("-")) + "Task",
     }
-    folder = files("pmavae_cli") / "template"
+    folder = files("pmavae_cli.commands.plugins") / "template"
     return {
         path.format(module=module): Template((folder / source).read_text("utf-8")).substitute(names)
         for path, source in FILES.items()

@@ -42,10 +42,10 @@ def _by_kind(stream: BinaryIO, source: Source, index: WeightsIndex) -> dict[str,
         from pmavae.files.tensors import looks_like_tensor_file
 
         if named_latents or looks_like_tensor_file(first_bytes):
-            from pmavae_cli.tensor_file_facts import describe_tensor_file
+            from pmavae_cli.commands.info.tensor_files import describe_tensor_file
 
             path = source.path if isinstance(stream, io.BufferedReader) else None
             return describe_tensor_file(path or stream.read(), source.name, index)
-    from pmavae_cli.picture_facts import describe_picture
+    from pmavae_cli.commands.info.pictures import describe_picture
 
     return describe_picture(stream, source.name)

@@ -49,7 +49,7 @@ def list_(registry: Registry, as_json: bool, debug: bool) -> None:
     State is shipped, cached (in the Hugging Face cache), remote (pmavae weights fetch gets them) or missing.
     """
     from pmavae.pretrained.hub import cached
-    from pmavae_cli.weights_list import all_weights, show
+    from pmavae_cli.commands.weights.listing import all_weights, show
 
     rows = all_weights(registry.weights, cached())
     if as_json:
@@ -98,8 +98,8 @@ def verify(ctx: click.Context, names: tuple[str, ...], as_json: bool, debug: boo
     status 1 if one is damaged or gone.
     """
     from pmavae.pretrained.hub import cached
-    from pmavae_cli.weights_verify import checks, chosen
-    from pmavae_cli.weights_verify import verify as verify_file
+    from pmavae_cli.commands.weights.verification import checks, chosen
+    from pmavae_cli.commands.weights.verification import verify as verify_file
 
     registry = ctx.find_object(Registry)
     assert registry is not None
@@ -196,8 +196,8 @@ def import_(
     import torch
 
     from pmavae.pretrained.weights import load_weights, save_weights
+    from pmavae_cli.commands.weights.importing import Wanted, read_import
     from pmavae_cli.run.weights import usable
-    from pmavae_cli.weights_import import Wanted, read_import
 
     if codec and task != "texture-vary":
         raise click.UsageError("--codec has no meaning without --task texture-vary.")
@@ -251,7 +251,7 @@ def push(
     released weights, or what is said here. Nothing else is uploaded. The token is that of HF_TOKEN or of
     hf auth login; nothing is asked for.
     """
-    from pmavae_cli.weights_push import push_folder
+    from pmavae_cli.commands.weights.pushing import push_folder
 
     click.echo(
         push_folder(

@@ -36,7 +36,7 @@ def info(ctx: click.Context, files: tuple[str, ...], preset: str | None, as_json
     if not files:
         _show(describe_preset(preset or "tiny"), as_json)
         return
-    from pmavae_cli.file_facts import describe_file
+    from pmavae_cli.commands.info.work import describe_file
 
     registry = ctx.find_object(Registry)
     assert registry is not None

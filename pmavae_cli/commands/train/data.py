@@ -23,7 +23,7 @@ from pmavae.training.validation import middle, validation_pictures
 from pmavae_cli.console import Console
 
 if TYPE_CHECKING:
-    from pmavae_cli.training_session import TrainingOptions
+    from pmavae_cli.commands.train.work import TrainingOptions
 
 VALIDATION_COUNT = 8
 HELD_OUT_SHARE = 0.1  # of the pictures, at most

@@ -75,7 +75,7 @@ def export(
         if os.path.lexists(output / name) and not overwrite:
             raise Refused(f"{output / name} exists: use --overwrite to replace it")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from pmavae_cli.exporting import export_onnx
+    from pmavae_cli.commands.export.work import export_onnx
 
     given = ctx.get_parameter_source("preset") is click.core.ParameterSource.COMMANDLINE
     options = RunOptions(

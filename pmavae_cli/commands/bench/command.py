@@ -106,7 +106,7 @@ def bench(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from pmavae_cli.bench_session import BenchSession
+    from pmavae_cli.commands.bench.work import BenchSession
     from pmavae_cli.run.models import choose_device
 
     if threads:
@@ -119,11 +119,11 @@ def bench(
     asked = weights or (preset or "tiny",)
     pictures = session.pictures(folders, limit)
     if pictures and task:
-        from pmavae_cli.bench_restoration import bench_restoration
+        from pmavae_cli.commands.bench.restoration import bench_restoration
 
         bench_restoration(session, pictures, asked, task, conditions, place)
     elif pictures:
-        from pmavae_cli.bench_reconstruction import bench_reconstruction
+        from pmavae_cli.commands.bench.reconstruction import bench_reconstruction
 
         paths = [path for _, path in pictures]
         bench_reconstruction(session, paths, asked, perceptual, latents, place)
