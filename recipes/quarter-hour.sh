@@ -53,7 +53,7 @@ run() {
     if [ -d "$folder/start" ]; then start=$folder/start; fi
     {
         nvidia-smi || echo "no GPU here"
-        timeout 60 "$PYTHON" -m pytest -q -n 0 tests/test_scan_cuda.py || echo "the tests of the scan did not pass"
+        timeout 60 "$PYTHON" -m pytest -q -n 0 tests/scan/test_scan_cuda.py || echo "the tests of the scan did not pass"
         timeout 60 "$PYTHON" benchmarks/scan.py --device cuda --lanes 65536 || echo "the scan was not timed"
     } >"$OUT/scan.txt" 2>&1
     # shellcheck disable=SC2086 # SETTINGS are words

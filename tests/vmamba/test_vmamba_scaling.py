@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/vmamba-scaling.md").read_text("utf-8")
 
 

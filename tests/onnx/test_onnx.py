@@ -140,7 +140,7 @@ def test_the_program_in_the_docs_runs(folder, here):
     (here / "onnx").symlink_to(folder)
     pixels = np.asarray(picture((43, 37)))
     Image.fromarray(pixels).save("photo.jpg", "PNG")
-    text = (Path(__file__).parent.parent / "docs/onnx.md").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "docs/onnx.md").read_text("utf-8")
     (program,) = re.findall("```python\n(.*?)```", text, re.DOTALL)
     exec(program, {})
     model = PMAVAE.from_pretrained(folder)
@@ -150,7 +150,7 @@ def test_the_program_in_the_docs_runs(folder, here):
 
 
 def test_the_docs_name_every_property(folder):
-    text = (Path(__file__).parent.parent / "docs/onnx.md").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "docs/onnx.md").read_text("utf-8")
     for graph in graphs(folder):
         assert not [key for key in properties(graph.model) if f"`{key}`" not in text.replace("pmavae.", "")]
 

@@ -21,7 +21,7 @@ from pmavae.training.schedule import StepClock
 from pmavae.training.sources import survey
 from pmavae.training.trainer import Trainer, TrainingError
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from pmavae_cli.commands.info.command import info
 from pmavae_cli.options import COMMON_OPTIONS
 from pmavae_cli.plugin_manager import load_plugins
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 MANIFEST = Manifest.load(weights_folder() / "manifest.json")
 
 

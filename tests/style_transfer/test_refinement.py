@@ -30,7 +30,7 @@ from pmavae.style_transfer.strips import Strips, resized
 from pmavae.training.conversion import converted
 from pmavae.training.objectives.grid import grid_share
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")

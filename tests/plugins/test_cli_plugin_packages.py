@@ -23,7 +23,7 @@ from pmavae_cli.commands.plugins.work import FILES, check_name, render
 from pmavae_cli.main import build_cli
 from pmavae_cli.plugin_manager import load_plugins
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLES = {
     "posterize": ROOT / "examples/plugin-posterize",
     "latent-arithmetic": ROOT / "examples/plugin-latent-arithmetic",

@@ -29,8 +29,8 @@ from pmavae.style import mix_style
 from pmavae.style_source import STYLE_SIDE, encode_style, fit_side, style_view
 from pmavae.style_transfer.repainting import repaint
 
-GOLDEN = Path(__file__).parent / "golden" / "style-v1.safetensors"
-EXAMPLES = Path(__file__).parent.parent / "examples"
+GOLDEN = Path(__file__).parents[1] / "golden" / "style-v1.safetensors"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 HEADER = LatentHeader("test", "test-1", "0123456789abcdef" * 4)
 config_for = {"test": CONFIG}.__getitem__
 

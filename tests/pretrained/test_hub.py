@@ -614,7 +614,7 @@ def test_a_pickle_beside_it_is_never_read(server, tmp_path):
 
 def test_the_python_of_the_page(server, model, here, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    page = (Path(__file__).parents[1] / "docs" / "hub.md").read_text("utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "hub.md").read_text("utf-8")
     server.repo("org/name", {"model.safetensors": model / "model.safetensors"})
     server.repos["org/name"].branches["v2"] = server.repos["org/name"].branches["main"]
     names: dict[str, object] = {}

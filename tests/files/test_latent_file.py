@@ -26,7 +26,7 @@ from pmavae.files.latent_file import (
 )
 from pmavae.latents import Latents, expected_shapes
 
-GOLDEN = Path(__file__).parent / "golden" / "latent-v1.safetensors"
+GOLDEN = Path(__file__).parents[1] / "golden" / "latent-v1.safetensors"
 HEADER = LatentHeader("test", "test-1", "0123456789abcdef" * 4, {"icc": "AAEC", "exif": "é"})
 config_for = {"test": CONFIG}.__getitem__
 

@@ -23,7 +23,7 @@ from pmavae.ss2d import SS2D
 from pmavae.vmamba import VMAMBA, VMamba
 from pmavae.vmamba.blocks import SS2D as VMambaScan
 
-SOURCE = Path(__file__).parent.parent / "examples/plugin-vision/src"
+SOURCE = Path(__file__).parents[2] / "examples/plugin-vision/src"
 SMALL = replace(
     VMAMBA["vmamba-tiny"], preset="vmamba", channels=(8, 16, 32, 64), depths=(1, 1, 1, 1), classes=3
 )
@@ -231,7 +231,7 @@ def test_every_option_is_documented_and_every_picture_there(monkeypatch: pytest.
     monkeypatch.syspath_prepend(SOURCE)
     from pmavae_vision.erf_command import erf
 
-    docs = Path(__file__).parent.parent / "docs"
+    docs = Path(__file__).parents[2] / "docs"
     text = (docs / "erf.md").read_text("utf-8")
     for param in erf.params:
         assert isinstance(param, click.Argument) or f"`{param.opts[-1]}" in text, param.name

@@ -21,7 +21,7 @@ from pmavae_cli.api import PICTURE, Task, hookimpl
 from pmavae_cli.plugin_manager import PluginError, Registry, find_plugins, load_plugins
 from pmavae_cli.plugin_selection import Plugin
 
-POSTERIZE = Path(__file__).parent.parent / "examples/plugin-posterize/src/pmavae_posterize/__init__.py"
+POSTERIZE = Path(__file__).parents[2] / "examples/plugin-posterize/src/pmavae_posterize/__init__.py"
 
 
 def fake_distribution(folder: Path, name: str, code: str) -> None:

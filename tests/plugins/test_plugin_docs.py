@@ -11,7 +11,7 @@ import pmavae
 import pmavae_cli
 from pmavae_cli import api
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/plugins.md").read_text()
 PACKAGE = Path(pmavae_cli.__file__).parent
 LIBRARY = Path(pmavae.__file__).parent

@@ -12,7 +12,7 @@ from torch import nn
 from pmavae.pretrained.weightless import weightless
 from pmavae.vmamba import VMAMBA, VMamba
 
-TEXT = (Path(__file__).parent.parent / "docs/vmamba.md").read_text("utf-8")
+TEXT = (Path(__file__).parents[2] / "docs/vmamba.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", VMAMBA)

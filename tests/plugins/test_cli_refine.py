@@ -11,7 +11,7 @@ import pytest
 from conftest import Command, on_a_terminal, picture
 from PIL import Image
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pmavae.files import tensors as tensor_file
 from pmavae.files.checksum import CHECKSUM_KEY
 from pmavae.pretrained import weights
 
-TEXT = (Path(__file__).parent.parent / "docs/weights-file.md").read_text("utf-8")
+TEXT = (Path(__file__).parents[2] / "docs/weights-file.md").read_text("utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)
 
 

@@ -16,7 +16,7 @@ from pmavae.restoration.levels import Levels
 from pmavae.restoration.noise_level import noise_level
 
 Pixels = NDArray[np.uint8]
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.jpg"))
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
 PHOTOS = [path for path in EXAMPLES if path.name.startswith("content")]
 
 

@@ -26,7 +26,7 @@ from pmavae.vmamba import VMAMBA, VMamba
 from pmavae_cli.commands.train import work as training_session
 from pmavae_cli.main import main
 
-PLUGIN = Path(__file__).parent.parent / "examples/plugin-vision"
+PLUGIN = Path(__file__).parents[2] / "examples/plugin-vision"
 NEEDED = ("torchvision", "timm", "segmentation_models_pytorch")
 needs_torchvision = pytest.mark.skipif(find_spec("torchvision") is None, reason="torchvision is not there")
 needs_all = pytest.mark.skipif(

@@ -21,7 +21,7 @@ from pmavae.training.adversary import PatchDiscriminator, balance, discriminator
 from pmavae.training.objectives.grid import grid_share
 from pmavae.training.objectives.losses import edge_loss, kl_per_channel
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_distances_are_zero_for_the_same_and_grow_with_the_difference():

@@ -18,7 +18,7 @@ from pmavae_cli.commands.weights.command import weights as weights_group
 from pmavae_cli.commands.weights.listing import all_weights, short_scores, show
 from pmavae_cli.commands.weights.verification import checks, verify
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 INDEX = released_weights()
 
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pmavae.pretrained.manifest import released_weights
 from pmavae.pretrained.model_card import CardFacts, card_of_folder, card_text, write_cards
 from pmavae.pretrained.weights import FOLDER_FILE, save_weights
 
-CARDS = Path(__file__).parent.parent / "docs" / "cards"
+CARDS = Path(__file__).parents[2] / "docs" / "cards"
 INDEX = released_weights()
 
 

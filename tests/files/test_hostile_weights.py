@@ -548,7 +548,7 @@ def test_memory_stays_as_it_is(sound: dict[str, bytes], tmp_path: Path) -> None:
         parts.tensors[parts.last].update(shape=[size // 2], data_offsets=[begin, begin + size])
         sparse(folder / "large", parts.bytes()[: -len(parts.data)], begin + size)
         sparse(folder / "header", (99_000_000).to_bytes(8, "little") + b"{", 99_000_000)
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(tmp_path)]
+    command = [sys.executable, "-c", CHILD, str(Path(__file__).parents[1]), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

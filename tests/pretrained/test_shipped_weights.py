@@ -25,7 +25,7 @@ from pmavae.training.objectives.grid import grid_share
 from pmavae.training.objectives.texture import velocity_error
 from pmavae.training.texture_evaluation import high_frequency_correlation, low_frequency_psnr
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def read(name, width=480):
