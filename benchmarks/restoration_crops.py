@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pmavae.restoration.estimation import estimate_levels
-from pmavae.restoration.levels import Levels
+from pmavae.restoration.levels import Levels, estimate_levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import restore_pixels
 from pmavae.training.degradation import shrink

@@ -29,10 +29,9 @@ from pmavae import PMAVAE, Latents
 from pmavae.errors import PMAVAEError
 from pmavae.images.metrics import psnr
 from pmavae.images.pixels import to_pixels
-from pmavae.texture.coefficients import take_apart
+from pmavae.texture.coefficients import surface_share, take_apart
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import mixture, vary
-from pmavae.texture.surfaces import surface_share
 from pmavae.training.evaluation import picture_paths, read_rgb, unit
 from pmavae.training.perceptual import EfficientNetLite
 from pmavae.training.texture_evaluation import (

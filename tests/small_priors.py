@@ -8,8 +8,7 @@ from small_config import CONFIG
 from pmavae import PMAVAE
 from pmavae.config import ModelConfig
 from pmavae.texture.config import TASK, TextureConfig
-from pmavae.texture.fingerprint import encoder_fingerprint
-from pmavae.texture.network import TexturePrior
+from pmavae.texture.network import TexturePrior, encoder_fingerprint
 
 
 def codec(config: ModelConfig = CONFIG, seed: int = 0) -> PMAVAE:

@@ -97,13 +97,13 @@ def restore_pixels(
     fidelity: float = 1.0,
     tile: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    tell: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Pixels:
     """(H, W, 3), uint8 or uint16, to (scale·H, scale·W, 3) of the same type.
 
     In tiles of `tile` px, 0 for the whole picture at once, None for what `model.working_bytes` hold. Beyond
     the two pictures it needs memory for one tile. Where a GPU has too little for that, it begins anew with
-    tiles of half the side, once, and says so to `tell`. `progress` is called with the number of tiles done
+    tiles of half the side, once, and says so to `report`. `progress` is called with the number of tiles done
     and of all. Raises as `restore` does.
     """
     scale = scale or model.config.scales[0]
@@ -116,8 +116,8 @@ def restore_pixels(
     # Only out here is nothing of the first attempt held by the error.
     if model.device.type == "cuda":
         torch.cuda.empty_cache()
-    if tell:
-        tell(f"the device has too little memory: begun anew in tiles of {side} px")
+    if report:
+        report(f"the device has too little memory: begun anew in tiles of {side} px")
     return _in_tiles(model, pixels, levels, scale, fidelity, side, progress)
 
 

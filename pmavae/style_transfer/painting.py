@@ -1,18 +1,20 @@
-"""Painting a picture of any size: coarse strokes first, the picture's own finest detail last."""
+"""Painting a picture of any size: colours first, then coarse strokes, its own finest detail last."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pmavae.config import MIN_SIZE
+from pmavae.images.pixels import Pixels
 from pmavae.style_transfer.features import FeatureNetwork
-from pmavae.style_transfer.palette import recolour
 from pmavae.style_transfer.refining import refine
-from pmavae.style_transfer.strips import Strips, resized
 
 _Any = TypeVar("_Any")
 
@@ -20,6 +22,122 @@ SIDES = (512, 1024)  # longer sides in px at which strokes are painted, one over
 ALONE = 1.25  # a picture that is not larger than the first by more than this is painted at its own size
 SHARE = 3  # the second has so many times fewer steps, for the strokes are already there
 LONGEST = 2 * SIDES[-1]  # px of a style's longer side
+STRIP_PIXELS = 1 << 19  # of a strip, about
+FLOOR = 1e-4  # variance of a colour axis that does not vary
+
+
+@dataclass(frozen=True)
+class Strips:
+    """The pixels (H, W, 3), uint8 or uint16, and the device for which they are read."""
+
+    pixels: Pixels
+    device: torch.device
+
+    @property
+    def height(self) -> int:
+        """Rows of the picture."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns of the picture."""
+        return int(self.pixels.shape[1])
+
+    def slices(self) -> list[slice]:
+        """The rows of its strips, from the top."""
+        rows = max(1, STRIP_PIXELS // self.width)
+        return [slice(top, min(top + rows, self.height)) for top in range(0, self.height, rows)]
+
+    def rows(self, rows: slice) -> Tensor:
+        """(1, 3, h, W) in [0, 1]."""
+        part = torch.from_numpy(self.pixels[rows].copy()).to(self.device)
+        return part.permute(2, 0, 1)[None].float().div_(np.iinfo(self.pixels.dtype).max)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(self.rows, self.slices())
+
+    def resized(self, longer_side: int) -> Tensor:
+        """What `resized` gives of the whole: rows become narrow one strip after the other, then few."""
+        height, width = fitted(self.height, self.width, longer_side)
+        narrow = [_shrunk(x, x.shape[2], width) for x in self]
+        return _shrunk(torch.cat(narrow, 2), height, width).clamp_(0, 1)
+
+
+def resized(picture: Tensor, longer_side: int) -> Tensor:
+    """(1, 3, H, W) in [0, 1] with a longer side of so many px, and a shorter one of 16 at least."""
+    return _shrunk(picture, *fitted(picture.shape[2], picture.shape[3], longer_side)).clamp(0, 1)
+
+
+def fitted(height: int, width: int, longer_side: int) -> tuple[int, int]:
+    """Height and width with a longer side of so many px, and a shorter one of 16 at least."""
+    scale = longer_side / max(height, width)
+    return max(MIN_SIZE, round(height * scale)), max(MIN_SIZE, round(width * scale))
+
+
+def _shrunk(picture: Tensor, height: int, width: int) -> Tensor:
+    if tuple(picture.shape[2:]) == (height, width):
+        return picture
+    return F.interpolate(picture, (height, width), mode="bicubic", antialias=True, align_corners=False)
+
+
+@dataclass(frozen=True)
+class Colours:
+    """First and second moments of the colours of a picture, or of a mixture of pictures, in float64."""
+
+    mean: Tensor  # (3,)
+    squares: Tensor  # (3, 3)
+
+    @classmethod
+    def of(cls, strips: Iterable[Tensor]) -> Colours:
+        """Of a picture in strips of rows, (1, 3, h, W) each."""
+        count, total, squares = 0, torch.zeros(3), torch.zeros(3, 3)
+        for strip in strips:
+            x = strip[0].flatten(1).double()
+            count, total, squares = count + x.shape[1], total.to(x) + x.sum(1), squares.to(x) + x @ x.T
+        return cls(total / count, squares / count)
+
+    @classmethod
+    def mixed(cls, parts: Sequence[tuple[Colours, float]]) -> Colours:
+        """By weights that sum to 1."""
+        return cls(
+            torch.stack([weight * part.mean for part, weight in parts]).sum(0),
+            torch.stack([weight * part.squares for part, weight in parts]).sum(0),
+        )
+
+    def covariance(self) -> Tensor:
+        """(3, 3), of colours that all vary a little."""
+        eye = torch.eye(3, dtype=torch.float64, device=self.mean.device)
+        return self.squares - self.mean[:, None] * self.mean + FLOOR * eye
+
+
+def recolour(picture: Tensor, styles: Sequence[tuple[Tensor, float]]) -> Tensor:
+    """The picture (1, 3, H, W) with the mean and covariance of the colours of the styles, in [0, 1].
+
+    styles: pictures (1, 3, h, w) and their weights, which sum to 1.
+    """
+    wanted = Colours.mixed([(Colours.of([style]), weight) for style, weight in styles])
+    return recolouring(Colours.of([picture]), wanted)(picture)
+
+
+def recolouring(own: Colours, wanted: Colours) -> Callable[[Tensor], Tensor]:
+    """What gives (1, 3, h, W) of a picture with its own colours those that are wanted, in [0, 1].
+
+    The linear map between two normal distributions that moves colours least (Pitié & Kokaram, 2007).
+    """
+    root = _root(own.covariance())
+    inverse = torch.linalg.inv(root)
+    matrix = (inverse @ _root(root @ wanted.covariance() @ root) @ inverse).float()
+    before, after = (mean.float()[:, None, None] for mean in (own.mean, wanted.mean))
+
+    def moved(x: Tensor) -> Tensor:
+        return (torch.einsum("ij,bjhw->bihw", matrix, x - before) + after).clamp(0, 1)
+
+    return moved
+
+
+def _root(matrix: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T
 
 
 def paint(

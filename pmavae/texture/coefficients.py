@@ -1,4 +1,4 @@
-"""z_detail as what z_base already says, how much texture there is, and which.
+"""z_detail as what z_base already says, how much texture there is, and which; and where it is a surface's.
 
     z_detail = interpolation of z_base's coarse channels + texture
 
@@ -7,6 +7,10 @@ the exchange (exchange.py) is fine texture, and three differences, which are edg
 is kept of them is their strength in the cell, a number for the means and one for the differences, and how it
 is shared by the channels around it. What can be varied is the pattern. So no texture comes up where there
 was none, none gets colours that were not there, and what is too faint to be seen changes as faintly.
+
+A surface is about as strong all around. Where a cell is much stronger than the faintest one beside it, an
+edge of something runs through it, or an eye looks out of it: to draw that anew would break it. z_base does
+not pin edges down to the pixel, and its fine channels fit those that were there.
 """
 
 from __future__ import annotations
@@ -107,3 +111,20 @@ def _from_haar(means: Tensor, differences: Tensor) -> Tensor:
         means - across - down + crossed,
     )
     return F.pixel_shuffle(torch.stack(corners, dim=2).flatten(1, 2) / 2, 2)
+
+
+EDGE, SURFACE = 0.2, 0.43  # faintest neighbour over the cell: what is all edge, what is all surface
+FLAT, TEXTURED = 0.1, 0.3  # root mean square of a cell: what has no texture to vary, what has one
+
+
+def surface_share(texture: Texture) -> Tensor:
+    """How much of a cell is surface, (B, 1, h, w) in [0, 1]: 0 on edges and where there is no texture."""
+    means, differences = texture.strength.square().split(1, dim=1)
+    strength = ((means + 3 * differences) / 4).sqrt()  # three coefficients of four are differences
+    faintest = -F.max_pool2d(F.pad(-strength, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    evenness = (faintest + FLAT) / (strength + FLAT)
+    return _ramp(evenness, EDGE, SURFACE) * _ramp(strength, FLAT, TEXTURED)
+
+
+def _ramp(x: Tensor, low: float, high: float) -> Tensor:
+    return ((x - low) / (high - low)).clamp(0, 1)

@@ -10,6 +10,7 @@ Convolutions only, at the stride of z_base: linear in pixels, any size, nothing 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -20,11 +21,11 @@ from torch import Tensor, nn
 from pmavae.autoencoder import PMAVAE
 from pmavae.blocks import ChannelNorm, FiLM, zero_init
 from pmavae.errors import WeightsError
+from pmavae.files.tensors import raw_bytes
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
 from pmavae.texture.coefficients import Texture
 from pmavae.texture.config import TASK, TextureConfig
-from pmavae.texture.fingerprint import encoder_fingerprint
 
 CODE = 128  # width of the code of time and style that every block reads
 TIME_FEATURES = 16  # of each of the two
@@ -137,3 +138,16 @@ def _time_features(time: Tensor) -> Tensor:
     octaves = torch.linspace(0, 4, TIME_FEATURES // 2, device=time.device)
     angles = time.float()[:, :, None] * math.pi * 2**octaves
     return torch.cat((angles.sin(), angles.cos()), dim=2).flatten(1)
+
+
+def encoder_fingerprint(encoder: nn.Module) -> str:
+    """SHA-256, in hexadecimal, of the encoder's tensors in fp16, in the order of their names.
+
+    In fp16, because released weights are: the fingerprint is that of the file, whatever they were loaded
+    to. The decoder does not count: it can be trained on without a change to what the latents are.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(raw_bytes(tensor.detach().to("cpu", torch.float16).contiguous()))
+    return digest.hexdigest()

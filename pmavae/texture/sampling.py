@@ -1,18 +1,18 @@
 """Other textures for a picture: samples of its z_detail that go with its z_base and z_style."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from pmavae.config import BASE_STRIDE
 from pmavae.latents import Latents, padded
-from pmavae.texture.coefficients import Texture, spread, take_apart
+from pmavae.texture.coefficients import Texture, spread, surface_share, take_apart
 from pmavae.texture.network import TexturePrior
-from pmavae.texture.surfaces import surface_share
 
 STEPS = 12  # Euler's, of equal length
 
@@ -82,3 +82,22 @@ def _in_cells(region: Tensor, latents: Latents) -> Tensor:
     bottom, right = padded(latents.height) - latents.height, padded(latents.width) - latents.width
     full = F.pad(region[None, None].float(), (0, right, 0, bottom), mode="replicate")
     return F.avg_pool2d(full, BASE_STRIDE)
+
+
+def fit_region(mask: NDArray[np.uint8], height: int, width: int) -> Tensor:
+    """Greys (h, w) as shares (height, width) in [0, 1], scaled to the picture.
+
+    Raises ValueError where the mask has not the picture's proportions: scaled so that one side fits, the
+    other may be off by a pixel of either.
+    """
+    rows, columns = mask.shape
+    off = abs(rows * width - columns * height)  # is 0 for equal proportions
+    if off > max(rows, columns, height, width):
+        raise ValueError(
+            f"the mask has {columns}×{rows} px and the picture {width}×{height}: "
+            "they must have the same proportions"
+        )
+    if (rows, columns) != (height, width):
+        # Bilinear does not ring: what is black all around stays 0.
+        mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.BILINEAR))
+    return torch.from_numpy(np.array(mask)).float() / 255

@@ -1,4 +1,9 @@
-"""VMamba: a stem, four stages, and a classifier."""
+"""VMamba: a stem, four stages, and a classifier.
+
+All parts but the stem's first work on (B, H, W, C), with the names that released checkpoints have.
+Convolutions see the same memory as (B, C, H, W) in channels-last layout, so nothing is copied between them,
+norms and linear layers.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.errors import WeightsError
+from pmavae.inference.fused import conv_silu, is_plain_inference
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.weights import (
     FOLDER_FILE,
@@ -19,8 +26,178 @@ from pmavae.pretrained.weights import (
     save_weights,
     wrong_task,
 )
-from pmavae.vmamba.blocks import VSSBlock, downsampling, patch_embedding
+from pmavae.ss2d import DIRECTIONS, initial_dt_bias, selective_scan_2d
 from pmavae.vmamba.config import TASK, VMAMBA, VMambaConfig
+
+
+class ToChannelsLast(nn.Module):
+    """(B, C, H, W) to (B, H, W, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1)
+
+
+class ToChannelsFirst(nn.Module):
+    """(B, H, W, C) to (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2)
+
+
+class SS2D(nn.Module):
+    """VMamba's token mixer: project, depthwise convolution, four selective scans, LayerNorm, project back.
+
+    With a gate, as in v0, the projection gives twice the width, and what was scanned is multiplied by SiLU of
+    the second half. The recurrence is that of `pmavae.ss2d`; parameters lie as they were released:
+    x_proj_weight (4, R + 2N, d), dt_projs_weight (4, d, R), dt_projs_bias (4, d), A_logs (4d, N), Ds (4d).
+    """
+
+    def __init__(self, channels: int, config: VMambaConfig) -> None:
+        super().__init__()
+        inner, rank, d_state = config.inner(channels), config.rank(channels), config.d_state
+        self.has_gate = config.has_gate
+        self.in_proj = nn.Linear(channels, inner * (2 if self.has_gate else 1), bias=False)
+        self.conv2d = nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=self.has_gate)
+        self.x_proj_weight = nn.Parameter(torch.empty(DIRECTIONS, rank + 2 * d_state, inner))
+        self.dt_projs_weight = nn.Parameter(torch.empty(DIRECTIONS, inner, rank))
+        self.dt_projs_bias = nn.Parameter(torch.empty(DIRECTIONS, inner))
+        self.A_logs = nn.Parameter(torch.empty(DIRECTIONS * inner, d_state))
+        self.Ds = nn.Parameter(torch.ones(DIRECTIONS * inner))
+        self.out_norm = nn.LayerNorm(inner)
+        self.out_proj = nn.Linear(inner, channels, bias=False)
+        nn.init.uniform_(self.x_proj_weight, -(inner**-0.5), inner**-0.5)
+        nn.init.uniform_(self.dt_projs_weight, -(rank**-0.5), rank**-0.5)
+        if not self.Ds.is_meta:  # there is no arithmetic without memory
+            self._set_rates()
+
+    @torch.no_grad()
+    def _set_rates(self) -> None:
+        """Initial step sizes, log-uniform, and decay rates, A = −1 … −N."""
+        self.dt_projs_bias.copy_(initial_dt_bias(*self.dt_projs_bias.shape))
+        self.A_logs.copy_(torch.arange(1, self.A_logs.shape[1] + 1).float().log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.in_proj(x)
+        gate = None
+        if self.has_gate:
+            x, gate = x.chunk(2, dim=-1)
+        y = self.out_norm(self.selective_scan(self._convolved(x))).to(x.dtype)
+        if gate is not None:
+            y = y * F.silu(gate)
+        projected: Tensor = self.out_proj(y)
+        return projected
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 3, 1, 2)
+        if is_plain_inference(x) and x.dtype != torch.float64:  # which oneDNN does not have
+            y = conv_silu(x, self.conv2d, self.conv2d.weight, self.conv2d.bias)
+        else:
+            y = F.silu(self.conv2d(x))
+        return y.permute(0, 2, 3, 1)
+
+    def selective_scan(self, u: Tensor) -> Tensor:
+        """(B, H, W, d) to (B, H, W, d): the sum of four scans, in float32 at least."""
+        shape = self.dt_projs_bias.shape  # (4, d)
+        return selective_scan_2d(
+            u,
+            self.x_proj_weight,
+            self.dt_projs_weight,
+            self.dt_projs_bias,
+            self.A_logs.view(*shape, -1),
+            self.Ds.view(shape),
+        )
+
+
+class MLP(nn.Module):
+    """Two linear layers with GELU between them, at each position."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return y
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): in training, a sample goes without this branch now and then."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device) >= self.rate
+        return x * (kept / (1 - self.rate)).to(x.dtype)
+
+
+class VSSBlock(nn.Module):
+    """x = x + op(norm(x)), then, but in v0, x = x + mlp(norm2(x))."""
+
+    def __init__(self, channels: int, config: VMambaConfig, drop_path: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.op = SS2D(channels, config)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(channels) if config.has_mlp else None
+        self.mlp = MLP(channels, int(config.mlp_ratio * channels)) if config.has_mlp else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.op(self.norm(x)))
+        if self.mlp is not None:
+            assert self.norm2 is not None
+            x = x + self.drop_path(self.mlp(self.norm2(x)))
+        return x
+
+
+class PatchMerging(nn.Module):
+    """Four neighbours side by side, normalised and projected: (B, H, W, C) to (B, ⌈H/2⌉, ⌈W/2⌉, C')."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduction = nn.Linear(4 * channels, out_channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        # The order of the four is that of the released weights: down the first column, then the second.
+        corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        y: Tensor = self.reduction(self.norm(torch.cat(corners, -1)))
+        return y
+
+
+def patch_embedding(config: VMambaConfig) -> nn.Sequential:
+    """(B, 3, H, W) to (B, h, w, C): H and W over 4, rounded up, or down in v0."""
+    channels = config.channels[0]
+    if config.generation == "v0":
+        return nn.Sequential(nn.Conv2d(3, channels, 4, stride=4), ToChannelsLast(), nn.LayerNorm(channels))
+    half = channels // 2
+    return nn.Sequential(
+        nn.Conv2d(3, half, 3, stride=2, padding=1),
+        ToChannelsLast(),
+        nn.LayerNorm(half),
+        ToChannelsFirst(),
+        nn.GELU(),
+        nn.Conv2d(half, channels, 3, stride=2, padding=1),
+        ToChannelsLast(),
+        nn.LayerNorm(channels),
+    )
+
+
+def downsampling(channels: int, out_channels: int, config: VMambaConfig) -> nn.Module:
+    """(B, H, W, C) to (B, ⌈H/2⌉, ⌈W/2⌉, C'), between two stages."""
+    if config.generation == "v0":
+        return PatchMerging(channels, out_channels)
+    return nn.Sequential(
+        ToChannelsFirst(),
+        nn.Conv2d(channels, out_channels, 3, stride=2, padding=1),
+        ToChannelsLast(),
+        nn.LayerNorm(out_channels),
+    )
 
 
 class Stage(nn.Module):

@@ -59,7 +59,7 @@ class Denoise(Task):
 
         levels = self._levels(pixels, context, mode, sigma, jpeg_quality)
         used = levels.times(strength).within()
-        context.detail(f"{levels.told()}; taken out at strength {strength:g}")
+        context.detail(f"{levels.describe()}; taken out at strength {strength:g}")
         if used.none and fidelity == 1:
             return pixels
         return restore_pixels(
@@ -69,7 +69,7 @@ class Denoise(Task):
             fidelity=fidelity,
             tile=tile,
             progress=context.progress,
-            tell=context.log,
+            report=context.log,
         )
 
     def _levels(
@@ -81,8 +81,7 @@ class Denoise(Task):
         jpeg_quality: int | None,
     ) -> Levels:
         from pmavae.images.pixels import eight_bits
-        from pmavae.restoration.estimation import estimate_levels
-        from pmavae.restoration.levels import Levels
+        from pmavae.restoration.levels import Levels, estimate_levels
 
         found = Levels()
         if sigma is None or jpeg_quality is None:

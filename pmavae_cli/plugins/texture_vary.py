@@ -49,8 +49,7 @@ class TextureVary(Task):
         variants: int,
         region: NDArray[np.uint8] | None,
     ) -> list[Latents]:
-        from pmavae.texture.region import fit_region
-        from pmavae.texture.sampling import vary
+        from pmavae.texture.sampling import fit_region, vary
 
         where = None if region is None else fit_region(region, latents.height, latents.width)
         made = []

@@ -46,12 +46,11 @@ class Upscale(Task):
         self, pixels: Pixels, context: Context, factor: str, clean: bool, tile: int | None
     ) -> Pixels:
         from pmavae.images.pixels import eight_bits
-        from pmavae.restoration.estimation import estimate_levels
-        from pmavae.restoration.levels import Levels
+        from pmavae.restoration.levels import Levels, estimate_levels
         from pmavae.restoration.tiles import restore_pixels
 
         levels = estimate_levels(eight_bits(pixels), context.tables) if clean else Levels()
-        context.detail(f"{levels.told()}; taken out" if clean else "enlarged as it is")
+        context.detail(f"{levels.describe()}; taken out" if clean else "enlarged as it is")
         levels = levels.within(MOST_NOISE, WORST_JPEG)
         return restore_pixels(
             context.task_model,
@@ -60,7 +59,7 @@ class Upscale(Task):
             scale=int(factor),
             tile=tile,
             progress=context.progress,
-            tell=context.log,
+            report=context.log,
         )
 
 

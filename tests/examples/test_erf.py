@@ -21,7 +21,7 @@ from torch import nn
 
 from pmavae.ss2d import SS2D
 from pmavae.vmamba import VMAMBA, VMamba
-from pmavae.vmamba.blocks import SS2D as VMambaScan
+from pmavae.vmamba.network import SS2D as VMambaScan
 
 SOURCE = Path(__file__).parents[2] / "examples/plugin-vision/src"
 SMALL = replace(

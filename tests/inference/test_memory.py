@@ -26,8 +26,8 @@ from pmavae.restoration.tiles import restore_pixels
 from pmavae.ss2d import SS2D
 from pmavae.style_transfer.config import LITE0
 from pmavae.style_transfer.features import FeatureNetwork
+from pmavae.style_transfer.painting import Strips, resized
 from pmavae.style_transfer.repainting import Keep, Refining, repaint_by_steps
-from pmavae.style_transfer.strips import Strips, resized
 from pmavae_cli import memory_budget
 from pmavae_cli.images.codecs import png_bytes
 from pmavae_cli.images.reading import _eight
@@ -82,7 +82,7 @@ def test_the_scan_is_the_same_in_chunks_of_lines(
 def test_a_picture_is_made_smaller_alike_in_strips(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (61, 90, 3), dtype)
     whole = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None] / np.iinfo(dtype).max
-    monkeypatch.setattr("pmavae.style_transfer.strips.STRIP_PIXELS", 90 * 7)
+    monkeypatch.setattr("pmavae.style_transfer.painting.STRIP_PIXELS", 90 * 7)
     strips = Strips(pixels, torch.device("cpu"))
     assert len(strips.slices()) == 9
     assert (strips.resized(33) - resized(whole, 33)).abs().max() < 1e-5
@@ -101,7 +101,7 @@ def test_a_large_picture_is_painted_alike_in_strips(keep: Keep, monkeypatch: pyt
         return repaint_by_steps(plain, [(style, 1.0)], refining, 0.7, keep).astype(int)
 
     whole = painted()
-    monkeypatch.setattr("pmavae.style_transfer.strips.STRIP_PIXELS", 96 * 5)
+    monkeypatch.setattr("pmavae.style_transfer.painting.STRIP_PIXELS", 96 * 5)
     strips = painted()
     assert whole.shape == plain.shape and np.abs(whole - plain).mean() > 1
     assert np.abs(whole - strips).max() <= 1
@@ -180,7 +180,7 @@ def test_a_device_without_memory_gets_smaller_tiles_once(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(tiles, "restore", restore)
     failures = 1
-    again = restore_pixels(model, pixels, Levels(10.0), tile=0, tell=told.append)
+    again = restore_pixels(model, pixels, Levels(10.0), tile=0, report=told.append)
     assert told == ["the device has too little memory: begun anew in tiles of 48 px"]
     assert most[0] == 96 and len(most) == 5
     assert np.abs(again.astype(int) - whole).max() <= 1

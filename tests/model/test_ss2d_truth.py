@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pmavae.ss2d import SS2D
 from pmavae.vmamba import VMAMBA
-from pmavae.vmamba.blocks import SS2D as ReleasedSS2D
+from pmavae.vmamba.network import SS2D as ReleasedSS2D
 
 SIZES = [(1, 1), (1, 7), (5, 1), (3, 5), (7, 4)]
 

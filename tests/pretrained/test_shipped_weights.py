@@ -11,8 +11,7 @@ from PIL import Image
 from pmavae import PMAVAE
 from pmavae.images.metrics import psnr
 from pmavae.pretrained.weights import Manifest, weights_folder
-from pmavae.restoration.estimation import estimate_levels
-from pmavae.restoration.levels import Levels
+from pmavae.restoration.levels import Levels, estimate_levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import restore, restore_pixels
 from pmavae.style import mix_style

@@ -180,4 +180,4 @@ def test_levels_grow_with_the_strength() -> None:
     assert levels.times(0.5) == Levels(10, 80)
     assert levels.times(3) == Levels(60, 1)
     assert levels.times(3).within() == Levels(55, 10)
-    assert Levels().times(2).none and Levels().told() == "no noise, no trace of JPEG"
+    assert Levels().times(2).none and Levels().describe() == "no noise, no trace of JPEG"

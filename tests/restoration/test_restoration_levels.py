@@ -10,10 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pmavae.restoration.estimation import estimate_levels
-from pmavae.restoration.jpeg_level import quality_of_pixels, quality_of_tables
-from pmavae.restoration.levels import Levels
-from pmavae.restoration.noise_level import noise_level
+from pmavae.restoration.levels import Levels, estimate_levels, quality_of_pixels, quality_of_tables
+from pmavae.restoration.noise import noise_level
 
 Pixels = NDArray[np.uint8]
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))

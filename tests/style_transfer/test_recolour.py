@@ -11,8 +11,7 @@ from PIL import ImageFont
 
 from pmavae import PMAVAE, PRESETS
 from pmavae.images.contact_sheet import CELL_SIDE, Heading, contact_sheet, shortened
-from pmavae.style_transfer.recolour import with_chroma_of, with_detail_of, without_chroma
-from pmavae.style_transfer.repainting import Keep, repaint
+from pmavae.style_transfer.repainting import Keep, repaint, with_chroma_of, with_detail_of, without_chroma
 
 pictures = arrays(np.uint8, (20, 17, 3))
 

@@ -23,10 +23,8 @@ from pmavae.style_transfer.distances import (
     sliced_wasserstein,
 )
 from pmavae.style_transfer.features import FeatureNetwork
-from pmavae.style_transfer.painting import LONGEST, SIDES, paint, steps_of
-from pmavae.style_transfer.palette import recolour
+from pmavae.style_transfer.painting import LONGEST, SIDES, Strips, paint, recolour, resized, steps_of
 from pmavae.style_transfer.repainting import Keep, Refining, repaint_by_steps
-from pmavae.style_transfer.strips import Strips, resized
 from pmavae.training.conversion import converted
 from pmavae.training.objectives.grid import grid_share
 

@@ -16,12 +16,9 @@ from pmavae import Latents
 from pmavae.errors import WeightsError
 from pmavae.latents import expected_shapes
 from pmavae.restoration.network import Restorer
-from pmavae.texture.coefficients import Texture, take_apart
-from pmavae.texture.fingerprint import encoder_fingerprint
-from pmavae.texture.network import TexturePrior
-from pmavae.texture.region import fit_region
-from pmavae.texture.sampling import vary
-from pmavae.texture.surfaces import surface_share
+from pmavae.texture.coefficients import Texture, surface_share, take_apart
+from pmavae.texture.network import TexturePrior, encoder_fingerprint
+from pmavae.texture.sampling import fit_region, vary
 from pmavae.training.texture_evaluation import (
     feature_statistics,
     frechet_distance,

@@ -15,8 +15,8 @@ from released_vmamba import ReleasedForward, random_state
 
 from pmavae.pretrained.weightless import weightless
 from pmavae.vmamba import MEAN, STD, VARIANTS, VMAMBA, VMamba
-from pmavae.vmamba.blocks import DropPath
 from pmavae.vmamba.config import DROP_PATH
+from pmavae.vmamba.network import DropPath
 
 PARAMETERS = {
     "vmamba-tiny": (30_249_064, 30.25),

@@ -10,8 +10,7 @@ from pmavae.restoration.network import Restorer
 from pmavae.restoration.presets import RESTORERS
 from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import texture_config
-from pmavae.texture.fingerprint import encoder_fingerprint
-from pmavae.texture.network import TexturePrior
+from pmavae.texture.network import TexturePrior, encoder_fingerprint
 from pmavae.training.config import TrainConfig
 from pmavae.training.growth import grown
 from pmavae.training.objectives.plugin import PluginNetwork

@@ -21,8 +21,7 @@ from pmavae.restoration.network import Restorer
 from pmavae.restoration.presets import RESTORERS
 from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import texture_config
-from pmavae.texture.fingerprint import encoder_fingerprint
-from pmavae.texture.network import TexturePrior
+from pmavae.texture.network import TexturePrior, encoder_fingerprint
 from pmavae.vmamba.checkpoints import config_of, is_vmamba, renamed
 from pmavae.vmamba.config import TASK as VMAMBA
 from pmavae_cli.api import Training

@@ -9,7 +9,7 @@ from torch import nn
 
 from pmavae.ss2d import DIRECTIONS
 from pmavae.ss2d import SS2D as PMAVAEScan
-from pmavae.vmamba.blocks import SS2D as VMambaScan
+from pmavae.vmamba.network import SS2D as VMambaScan
 
 
 @torch.no_grad()
