@@ -79,9 +79,6 @@ EXCEPTIONS: dict[str, set[str]] = {
     "pmavae.style_source": {
         "pmavae.autoencoder",
     },
-    "pmavae.vmamba.checkpoints": {
-        "pmavae.vmamba.network",
-    },
     "pmavae_cli.commands.bench.restoration_scores": {
         "pmavae_cli.plugins.denoise",
         "pmavae_cli.plugins.upscale",

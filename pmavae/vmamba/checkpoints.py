@@ -62,24 +62,10 @@ def _new_name(name: str) -> str:
 
 
 def config_of(state: Mapping[str, Tensor]) -> VMambaConfig:
-    """The configuration that the shapes of a `renamed` state dict imply, with the name of its variant.
+    """The configuration that some shapes of a `renamed` state dict imply, with the name of its variant.
 
-    Raises WeightsError, in a few words for a sentence that names the file, where they imply none, or where a
-    tensor is missing, unknown or of another shape than the others imply.
+    Raises WeightsError, in a few words for a sentence that names the file, where they imply none.
     """
-    config = _implied(state)
-    from pmavae.pretrained.weightless import weightless
-    from pmavae.pretrained.weights import shapes_of
-    from pmavae.vmamba.network import VMamba
-
-    with weightless():
-        odd = state_faults(state, shapes_of(VMamba(config)))
-    if odd:
-        _refuse(", ".join(odd[:3]) + (f" and {len(odd) - 3} more" if len(odd) > 3 else ""))
-    return config
-
-
-def _implied(state: Mapping[str, Tensor]) -> VMambaConfig:
     blocks = {(int(m[1]), int(m[2])) for name in state if (m := _BLOCK.match(name))}
     depths = [1 + max((j for i, j in blocks if i == stage), default=-1) for stage in range(_STAGES)]
     if not all(depths) or any(i >= _STAGES for i, _ in blocks):
@@ -106,6 +92,13 @@ def _implied(state: Mapping[str, Tensor]) -> VMambaConfig:
         return VMambaConfig(preset=next(ours, "vmamba"), **fields)
     except ValueError as reason:
         _refuse(str(reason))
+
+
+def check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise WeightsError, as `config_of` does, for tensors that are missing, unknown or of another shape."""
+    odd = state_faults(state, expected)
+    if odd:
+        _refuse(", ".join(odd[:3]) + (f" and {len(odd) - 3} more" if len(odd) > 3 else ""))
 
 
 def _differs(config: VMambaConfig, fields: Mapping[str, Any]) -> set[str]:

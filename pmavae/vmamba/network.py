@@ -18,15 +18,18 @@ from torch import Tensor, nn
 from pmavae.errors import WeightsError
 from pmavae.inference.fused import conv_silu, is_plain_inference
 from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.weightless import weightless
 from pmavae.pretrained.weights import (
     FOLDER_FILE,
     AnyConfig,
     load_network,
     resolve_weights,
     save_weights,
+    shapes_of,
     wrong_task,
 )
 from pmavae.ss2d import DIRECTIONS, initial_dt_bias, selective_scan_2d
+from pmavae.vmamba.checkpoints import check_shapes, config_of, renamed
 from pmavae.vmamba.config import TASK, VMAMBA, VMambaConfig
 
 
@@ -308,10 +311,8 @@ class VMamba(nn.Module):
 
         Raises WeightsError where the tensors are not those of a VMamba.
         """
-        from pmavae.vmamba.checkpoints import config_of, renamed
-
-        state = renamed(state)
-        model = cls(config_of(state))
+        state, config = read_checkpoint(state)
+        model = cls(config)
         model.load_state_dict(state)
         return model.eval()
 
@@ -327,3 +328,16 @@ class VMamba(nn.Module):
         state: dict[str, Any] = self.state_dict()
         save_weights(path, state, self.config, weights_id or self.weights_id, dtype)
         return path
+
+
+def read_checkpoint(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], VMambaConfig]:
+    """A released state dict under the names of `VMamba`, and the configuration that its shapes imply.
+
+    Raises WeightsError, in a few words for a sentence that names the file, where they imply none, or where a
+    tensor is missing, unknown or of another shape than the others imply.
+    """
+    ours = renamed(state)
+    config = config_of(ours)
+    with weightless():
+        check_shapes(ours, shapes_of(VMamba(config)))
+    return ours, config

@@ -22,8 +22,9 @@ from pmavae.restoration.presets import RESTORERS
 from pmavae.texture.config import TASK as TEXTURE
 from pmavae.texture.config import texture_config
 from pmavae.texture.network import TexturePrior, encoder_fingerprint
-from pmavae.vmamba.checkpoints import config_of, is_vmamba, renamed
+from pmavae.vmamba.checkpoints import is_vmamba
 from pmavae.vmamba.config import TASK as VMAMBA
+from pmavae.vmamba.network import read_checkpoint
 from pmavae_cli.api import Training
 
 if TYPE_CHECKING:
@@ -191,8 +192,7 @@ def _fitted(
 def _vmamba(source: Path, state: Mapping[str, Tensor], wanted: Wanted) -> Imported:
     """A VMamba, which tells its variant itself."""
     try:
-        state = renamed(state)
-        config = config_of(state)
+        state, config = read_checkpoint(state)
     except WeightsError as reason:
         raise WeightsError(f"{source} was not imported: {reason}") from None
     if wanted.preset not in (None, config.preset):
