@@ -119,8 +119,8 @@ class StyleType(_FileType):
 
     A style is a picture, a latent file or a style file. `transform` gets a tuple of Weighted, one for each
     file; the files of a folder share its weight equally. With `multiple=True` the tuple is as flat, and
-    without a value it is empty. All are read once, before any input. Pictures are read at `style_view` of the
-    task's option `style_scale`, 1 where it has none or None.
+    without a value it is empty. All are read once, before any input, as `Task.style_scale` and
+    `Task.uses_pictures` say.
     """
 
     name = "style"
@@ -284,6 +284,18 @@ class Task(ABC):
         Latents of a latent file stay as they are.
         """
         return None
+
+    def style_scale(self, **options: Any) -> float | None:
+        """The scale of `style_view` at which the pictures of styles are read; None is 1.
+
+        Where it is a number, files that cannot follow it are mentioned: those that were encoded before.
+        """
+        scale: float | None = options.get("style_scale")
+        return scale
+
+    def uses_pictures(self, **options: Any) -> bool:
+        """Whether `picture` of a Weighted counts beside its `style`: that of a latent file can be scaled."""
+        return False
 
     def makes_style(self, **options: Any) -> bool:
         """Whether results are Styles, which no picture file can hold; asked to plan the outputs."""

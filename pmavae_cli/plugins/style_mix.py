@@ -63,6 +63,9 @@ class StyleMix(Task):
 
         return CELL_SIDE if options["grid"] else None
 
+    def uses_pictures(self, **options: Any) -> bool:
+        return options["refine"] != 0
+
     def gathers(self, **options: Any) -> bool:
         return bool(options["grid"])
 

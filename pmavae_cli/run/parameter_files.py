@@ -25,7 +25,9 @@ class ParameterFiles:
     failures: Failures
     values: Mapping[str, Any]  # of the parameters, files as Sources
     gathers: bool  # whether a style that cannot be read is left out, not the end
-    told_fixed: bool = False
+    scale: float | None  # of styles, where one is asked for
+    uses_pictures: bool  # beside the styles
+    reported_fixed: bool = False
 
     def read(self) -> dict[str, Any]:
         """The values with the contents of the files."""
@@ -55,23 +57,22 @@ class ParameterFiles:
         return tuple(found)
 
     def _read_style(self, source: StyleSource) -> Weighted:
-        scale = self.values.get("style_scale")
-        loaded = self.session.load_style(source, 1.0 if scale is None else scale)
+        scale = 1.0 if self.scale is None else self.scale
+        loaded = self.session.load_style(source, scale)
         picture = loaded.picture
-        # In steps it is the picture that counts, and that of a latent file can be scaled.
-        if loaded.fixed and (picture is None or self.values.get("refine", 0) == 0):
-            self.tell_fixed(source)
+        if loaded.fixed and (picture is None or not self.uses_pictures):
+            self.report_fixed(source)
         if picture is not None:
             # Hundreds of styles have to fit in memory, and a sheet shows them no larger than a cell.
-            largest = round(CELL_SIDE * max(1.0, scale or 1.0)) if self.gathers else LONGEST
+            largest = round(CELL_SIDE * max(1.0, scale)) if self.gathers else LONGEST
             picture = fit_side(picture, min(largest, max(picture.shape[:2])))
         return Weighted(source.stem, loaded.style, source.weight, picture)
 
-    def tell_fixed(self, source: Source) -> None:
-        """Where a scale is asked for, and a file cannot have it."""
-        if self.values.get("style_scale") is None or self.told_fixed:
+    def report_fixed(self, source: Source) -> None:
+        """Say, once, that a scale is asked for which a file cannot have."""
+        if self.scale is None or self.reported_fixed:
             return
-        self.told_fixed = True
+        self.reported_fixed = True
         self.console.note(
             f"{source.name} keeps the scale at which it was encoded: --style-scale is for pictures"
         )

@@ -59,7 +59,15 @@ class Runner:
         # What is wrong with the weights is wrong for every input, so it ends the run before the first.
         _ = self.session.task_model if task.weights else None
         _ = self.session.model if task.takes == "latents" else None
-        self.files = ParameterFiles(self.session, console, self.failures, self.task_options, self.gathers)
+        self.files = ParameterFiles(
+            self.session,
+            console,
+            self.failures,
+            self.task_options,
+            self.gathers,
+            task.style_scale(**self.task_options),
+            task.uses_pictures(**self.task_options),
+        )
         self.task_options = self.files.read()
 
     def run(self, jobs: Sequence[Job]) -> None:
@@ -180,7 +188,7 @@ class Runner:
     def _load(self, source: Source, ahead: Picture | None = None) -> Loaded:
         loaded = self.session.load(source, self.side, ahead, self.task.large)
         if self.makes_style and loaded.pixels is None:
-            self.files.tell_fixed(source)
+            self.files.report_fixed(source)
         return loaded
 
     def _load_pixels(self, source: Source, ahead: Picture | None = None) -> LoadedPixels:
