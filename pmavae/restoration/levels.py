@@ -35,7 +35,7 @@ class Levels:
         return Levels(min(self.noise, noise), None if self.jpeg is None else max(self.jpeg, jpeg))
 
     def describe(self) -> str:
-        """In words."""
+        """The damage in a few words, for a message."""
         noise = f"noise of σ {self.noise:.1f}" if self.noise else "no noise"
         return f"{noise}, " + ("no trace of JPEG" if self.jpeg is None else f"JPEG of quality {self.jpeg}")
 

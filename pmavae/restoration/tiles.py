@@ -5,8 +5,6 @@ much around it, of which the output is cut off again, so tiles meet as if the pi
 and nothing has to be blended.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

@@ -33,20 +33,11 @@ class Strips:
     pixels: Pixels
     device: torch.device
 
-    @property
-    def height(self) -> int:
-        """Rows of the picture."""
-        return int(self.pixels.shape[0])
-
-    @property
-    def width(self) -> int:
-        """Columns of the picture."""
-        return int(self.pixels.shape[1])
-
     def slices(self) -> list[slice]:
         """The rows of its strips, from the top."""
-        rows = max(1, STRIP_PIXELS // self.width)
-        return [slice(top, min(top + rows, self.height)) for top in range(0, self.height, rows)]
+        height, width = self.pixels.shape[:2]
+        rows = max(1, STRIP_PIXELS // width)
+        return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
 
     def rows(self, rows: slice) -> Tensor:
         """(1, 3, h, W) in [0, 1]."""
@@ -58,7 +49,7 @@ class Strips:
 
     def resized(self, longer_side: int) -> Tensor:
         """What `resized` gives of the whole: rows become narrow one strip after the other, then few."""
-        height, width = fitted(self.height, self.width, longer_side)
+        height, width = fitted(self.pixels.shape[0], self.pixels.shape[1], longer_side)
         narrow = [_shrunk(x, x.shape[2], width) for x in self]
         return _shrunk(torch.cat(narrow, 2), height, width).clamp_(0, 1)
 
@@ -158,7 +149,8 @@ def paint(
     painted, whatever the size of either file. `strength` 0..1 mixes the content in as one more style.
     `on_step` is told the steps done, of all, and the loss. A large picture is never there as a whole.
     """
-    longer_side = max(content.height, content.width)
+    height, width = content.pixels.shape[:2]
+    longer_side = max(height, width)
     of, done, painted = steps_of(longer_side, steps), 0, None
     for side, share in _plan(longer_side, steps):
         small = content.resized(side)
@@ -167,22 +159,22 @@ def paint(
         start = recolour(small, scaled) if painted is None else _enlarged(painted, *small.shape[2:])
         before = done
 
-        def tell(step: int, loss: float, before: int = before) -> None:
+        def report(step: int, loss: float, before: int = before) -> None:
             on_step(before + step, of, loss)
 
-        painted = refine(start, small, scaled, network, steps=share, generator=generator, on_step=tell)
+        painted = refine(start, small, scaled, network, steps=share, generator=generator, on_step=report)
         done += share
     assert painted is not None
-    if tuple(painted.shape[2:]) == (content.height, content.width):
+    if tuple(painted.shape[2:]) == (height, width):
         yield painted
         return
     # What no stroke is as fine as comes from the picture itself: its light, not its hue.
     tall = [
-        F.interpolate(x, (content.height, x.shape[3]), mode="bicubic")
+        F.interpolate(x, (height, x.shape[3]), mode="bicubic")
         for x in (painted, content.resized(max(painted.shape[2:])))
     ]
     for rows in content.slices():
-        broad, coarse = (_enlarged(x[:, :, rows], rows.stop - rows.start, content.width) for x in tall)
+        broad, coarse = (_enlarged(x[:, :, rows], rows.stop - rows.start, width) for x in tall)
         fine = (content.rows(rows) - coarse).mean(1, keepdim=True)
         yield (broad + fine).clamp_(0, 1)
 

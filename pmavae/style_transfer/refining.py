@@ -1,7 +1,5 @@
 """Refining a picture by gradient descent, until its features are those of a style."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -5,8 +5,6 @@ of JPEG: BT.601, full range. What is kept is put back in strips, so that of a la
 the result is held at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any

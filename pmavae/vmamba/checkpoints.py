@@ -1,7 +1,5 @@
 """Released checkpoints: three schemes of names, and which variant a state dict is of."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, NoReturn

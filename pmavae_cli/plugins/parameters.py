@@ -1,7 +1,5 @@
 """Options that more than one of the built-in tasks has."""
 
-from __future__ import annotations
-
 import math
 
 import click

@@ -56,7 +56,7 @@ class StyleMix(Task):
     )
 
     def __init__(self) -> None:
-        self.told = False
+        self.has_reported = False
 
     def side(self, **options: Any) -> int | None:
         from pmavae.images.contact_sheet import CELL_SIDE
@@ -92,8 +92,8 @@ class StyleMix(Task):
         mixtures = [(one,) for one in styles] if isinstance(content, list) else [styles]
         brushes = [Brush(context, mixture, strength, refine, scale) for mixture in mixtures]
         rough = next((brush.rough for brush in brushes if brush.rough), None)
-        if rough and not self.told:
-            self.told = True
+        if rough and not self.has_reported:
+            self.has_reported = True
             context.log(
                 f"{rough} is a style without its picture, so it is painted roughly, at once: give the "
                 "picture or its latents for strokes"
@@ -190,7 +190,6 @@ def _small(latents: Latents, context: Context) -> Latents:
 
 def _pixels(latents: Latents, context: Context) -> Pixels:
     """The input's own pixels, or what its latents decode to."""
-
     if context.pixels is not None:
         return context.pixels
     return context.model.decode_pixels(latents, f"uint{context.depth}")
