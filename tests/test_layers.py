@@ -190,6 +190,13 @@ def test_modules_that_load_no_torch(graph: Graph) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_walks_below_the_table_name_files_that_are_there() -> None:
+    below = PAGE.read_text("utf-8").rpartition("|\n")[2]
+    named = re.findall(r"`((?:pmavae|pmavae_cli|tests)/[\w/.]*)`", below)
+    assert len(named) > 30
+    assert [place for place in named if not (ROOT / place).exists()] == []
+
+
 def test_the_table_has_every_place_once(rooms: list[Room]) -> None:
     assert len(rooms) > 20
     places = [place for room in rooms for place in room.paths]
