@@ -33,7 +33,8 @@ from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import plan_tiles, restore_pixels
 from pmavae.style_transfer import painting
 from pmavae.style_transfer.features import FeatureNetwork
-from pmavae.style_transfer.repainting import Refining, repaint_by_steps
+from pmavae.style_transfer.painting import Refining
+from pmavae.style_transfer.repainting import repaint_by_steps
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
 

@@ -32,7 +32,8 @@ from pmavae import PMAVAE
 from pmavae.autoencoder import to_tensor
 from pmavae.images.pixels import to_pixels
 from pmavae.style_transfer.features import FeatureNetwork
-from pmavae.style_transfer.repainting import Refining, repaint, repaint_by_steps
+from pmavae.style_transfer.painting import Refining
+from pmavae.style_transfer.repainting import repaint, repaint_by_steps
 from pmavae.training.perceptual import EfficientNetLite
 
 STYLE_MEASURES = ("gram", "wasserstein", "strokes")

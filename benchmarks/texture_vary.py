@@ -31,7 +31,7 @@ from pmavae.images.metrics import psnr
 from pmavae.images.pixels import to_pixels
 from pmavae.texture.coefficients import surface_share, take_apart
 from pmavae.texture.network import TexturePrior
-from pmavae.texture.sampling import mixture, vary
+from pmavae.texture.sampling import noised, vary
 from pmavae.training.evaluation import picture_paths, read_rgb, unit
 from pmavae.training.perceptual import EfficientNetLite
 from pmavae.training.texture_evaluation import (
@@ -56,7 +56,7 @@ def methods(prior: TexturePrior) -> dict[str, Method]:
     def with_pattern_noise(latents: Latents, amount: float, random: torch.Generator) -> Latents:
         texture = take_apart(latents.z_base, latents.z_detail)
         noise = torch.randn(texture.pattern.shape, generator=random)
-        noisy = texture.with_pattern(mixture(texture, noise, amount)).join()
+        noisy = texture.with_pattern(noised(texture, noise, amount)).join()
         where = F.interpolate(surface_share(texture), scale_factor=2.0, mode="nearest")
         return latents.replace(z_detail=torch.lerp(latents.z_detail, noisy, where))
 

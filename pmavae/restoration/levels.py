@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pmavae.restoration.noise import DIAGONALS, dct, luma, noise_before_jpeg, noise_level, sample_blocks
+from pmavae.restoration.noise import DIAGONALS, dct, luma_of, noise_before_jpeg, noise_level, sample_blocks
 
 MOST_NOISE, WORST_JPEG = 55.0, 10  # what the networks have met
 
@@ -107,7 +107,7 @@ def quality_of_pixels(pixels: NDArray[np.uint8]) -> int | None:
     blocks = sample_blocks(pixels, _BLOCKS)
     clipped = ((blocks == 0) | (blocks == 255)).any(axis=(1, 2, 3))  # moves coefficients anywhere
     blocks = np.unique(blocks[~clipped], axis=0)  # repetition is not evidence
-    coefficients = dct(luma(blocks))[:, _LOW]
+    coefficients = dct(luma_of(blocks))[:, _LOW]
     nonzero = np.abs(coefficients) > _NONZERO
     count = int(nonzero.sum())
     if not count:

@@ -33,7 +33,7 @@ def sample_blocks(pixels: NDArray[np.uint8], most: int, step: int = SIDE) -> NDA
     return windows[::stride, ::stride].reshape(-1, 3, SIDE, SIDE)
 
 
-def luma(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
+def luma_of(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(N, 3, 8, 8) to the (N, 8, 8) that JPEG codes in full size."""
     weights = np.array(LUMA, np.float32)[:, None, None]
     return (blocks * weights).sum(axis=1, dtype=np.float32)
@@ -165,7 +165,7 @@ def noise_before_jpeg(pixels: NDArray[np.uint8], table: NDArray[np.float64]) -> 
     if usable.sum() < _MIN_USABLE:
         return 0.0
     blocks, saturated = blocks[usable], saturated[usable]
-    coefficients = dct(luma(blocks))
+    coefficients = dct(luma_of(blocks))
     chosen = np.concatenate(smoothest(coefficients))
     sizes, steps = np.abs(coefficients[chosen]), table.reshape(SIDE, SIDE)
     grey = bool((blocks == blocks[:, :1]).all())

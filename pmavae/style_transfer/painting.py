@@ -131,38 +131,51 @@ def _root(matrix: Tensor) -> Tensor:
     return vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T
 
 
+@dataclass(frozen=True)
+class Refining:
+    """How a picture is painted step by step."""
+
+    network: FeatureNetwork
+    steps: int
+    style_scale: float  # of the styles' strokes beside what is painted
+    generator: torch.Generator  # the same one gives the same picture
+    on_step: Callable[[int, int, float], None] = lambda done, of, loss: (
+        None
+    )  # steps done, of all, and the loss
+
+
 def paint(
-    content: Strips,
-    styles: Sequence[tuple[Tensor, float]],
-    network: FeatureNetwork,
-    *,
-    steps: int,
-    generator: torch.Generator,
-    strength: float = 1.0,
-    style_scale: float = 1.0,
-    on_step: Callable[[int, int, float], None] = lambda done, of, loss: None,
+    content: Strips, styles: Sequence[tuple[Tensor, float]], refining: Refining, strength: float = 1.0
 ) -> Iterator[Tensor]:
     """The content painted in the colours and strokes of the styles, at its own size: its strips in turn.
 
     styles: pictures (1, 3, h, w) of any sizes and their weights above 0, which are normalised. A style counts
     as if it were as large as the picture, times `style_scale`: strokes have the same size beside what is
-    painted, whatever the size of either file. `strength` 0..1 mixes the content in as one more style.
-    `on_step` is told the steps done, of all, and the loss. A large picture is never there as a whole.
+    painted, whatever the size of either file. `strength` 0..1 mixes the content in as one more style. A
+    large picture is never there as a whole.
     """
     height, width = content.pixels.shape[:2]
     longer_side = max(height, width)
-    of, done, painted = steps_of(longer_side, steps), 0, None
-    for side, share in _plan(longer_side, steps):
+    of, done, painted = steps_of(longer_side, refining.steps), 0, None
+    for side, share in _plan(longer_side, refining.steps):
         small = content.resized(side)
-        style_side = min(LONGEST, round(side * style_scale))
+        style_side = min(LONGEST, round(side * refining.style_scale))
         scaled = mixture(small, [(resized(x, style_side), weight) for x, weight in styles], strength)
         start = recolour(small, scaled) if painted is None else _enlarged(painted, *small.shape[2:])
         before = done
 
         def report(step: int, loss: float, before: int = before) -> None:
-            on_step(before + step, of, loss)
+            refining.on_step(before + step, of, loss)
 
-        painted = refine(start, small, scaled, network, steps=share, generator=generator, on_step=report)
+        painted = refine(
+            start,
+            small,
+            scaled,
+            refining.network,
+            steps=share,
+            generator=refining.generator,
+            on_step=report,
+        )
         done += share
     assert painted is not None
     if tuple(painted.shape[2:]) == (height, width):

@@ -18,8 +18,7 @@ from pmavae.autoencoder import PMAVAE, to_tensor
 from pmavae.images.pixels import Pixels, luma, strips, to_pixels
 from pmavae.latents import Latents
 from pmavae.style import mix_style
-from pmavae.style_transfer.features import FeatureNetwork
-from pmavae.style_transfer.painting import Colours, Strips, mixture, paint, recolouring
+from pmavae.style_transfer.painting import Colours, Refining, Strips, mixture, paint, recolouring
 
 DETAIL_SIGMA = 2.0  # px: what a Gaussian blur of this width takes away is detail
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -37,17 +36,6 @@ class Keep:
     def anything(self) -> bool:
         """Whether pixels have to be looked at after painting."""
         return self.color or self.detail > 0
-
-
-@dataclass(frozen=True)
-class Refining:
-    """How a picture is painted step by step; see `pmavae.style_transfer.painting.paint`."""
-
-    network: FeatureNetwork
-    steps: int
-    style_scale: float
-    generator: torch.Generator
-    on_step: Callable[[int, int, float], None] = lambda done, of, loss: None
 
 
 def repaint(
@@ -98,16 +86,7 @@ def repaint_by_steps(
     device = next(refining.network.parameters()).device
     content = Strips(plain, device)
     pictures = [(to_tensor(picture).to(device), weight) for picture, weight in styles]
-    painted = paint(
-        content,
-        pictures,
-        refining.network,
-        steps=refining.steps,
-        generator=refining.generator,
-        strength=strength,
-        style_scale=refining.style_scale,
-        on_step=refining.on_step,
-    )
+    painted = paint(content, pictures, refining, strength)
 
     def palette() -> Pixels:
         own = Colours.of(content)

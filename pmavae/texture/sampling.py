@@ -44,11 +44,11 @@ def vary(
     if not levels.any():
         return latents
     known = model.known(latents.z_base, texture)
-    pattern = mixture(texture, noise, amount)
+    pattern = noised(texture, noise, amount)
     stations = [amount * (1 - step / steps) for step in range(steps + 1)]
     for now, then in pairwise(stations):
         # Cells of a lower amount stay what they were, and as noisy as the rest, until it comes down to them.
-        pattern = torch.where(levels >= now, pattern, mixture(texture, noise, now))
+        pattern = torch.where(levels >= now, pattern, noised(texture, noise, now))
         time, change = times(now), times(then) - times(now)
         velocity = model(pattern, time.to(noise.device), known, latents.z_style)
         pattern = pattern + velocity * spread(change[..., None, None].to(noise.device), noise.shape[1])
@@ -66,7 +66,7 @@ def times(level: float) -> Tensor:
     return torch.tensor([[level, level**2]])
 
 
-def mixture(texture: Texture, noise: Tensor, level: float) -> Tensor:
+def noised(texture: Texture, noise: Tensor, level: float) -> Tensor:
     """The pattern with as much of the noise as there is at an amount."""
     share = spread(times(level)[..., None, None].to(noise.device), noise.shape[1])
     return torch.lerp(texture.pattern, noise, share)

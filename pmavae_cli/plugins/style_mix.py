@@ -131,7 +131,8 @@ class Brush:
         """A picture in these styles, by `steps`."""
         import torch
 
-        from pmavae.style_transfer.repainting import Refining, repaint_by_steps
+        from pmavae.style_transfer.painting import Refining
+        from pmavae.style_transfer.repainting import repaint_by_steps
 
         pictures = [
             (weighted.picture, weighted.weight) for weighted in self.styles if weighted.picture is not None

@@ -26,8 +26,8 @@ from pmavae.restoration.tiles import restore_pixels
 from pmavae.ss2d import SS2D
 from pmavae.style_transfer.config import LITE0
 from pmavae.style_transfer.features import FeatureNetwork
-from pmavae.style_transfer.painting import Strips, resized
-from pmavae.style_transfer.repainting import Keep, Refining, repaint_by_steps
+from pmavae.style_transfer.painting import Refining, Strips, resized
+from pmavae.style_transfer.repainting import Keep, repaint_by_steps
 from pmavae_cli import memory_budget
 from pmavae_cli.images.codecs import png_bytes
 from pmavae_cli.images.reading import _eight

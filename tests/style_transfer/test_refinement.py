@@ -23,8 +23,17 @@ from pmavae.style_transfer.distances import (
     sliced_wasserstein,
 )
 from pmavae.style_transfer.features import FeatureNetwork
-from pmavae.style_transfer.painting import LONGEST, SIDES, Strips, paint, recolour, resized, steps_of
-from pmavae.style_transfer.repainting import Keep, Refining, repaint_by_steps
+from pmavae.style_transfer.painting import (
+    LONGEST,
+    SIDES,
+    Refining,
+    Strips,
+    paint,
+    recolour,
+    resized,
+    steps_of,
+)
+from pmavae.style_transfer.repainting import Keep, repaint_by_steps
 from pmavae.training.conversion import converted
 from pmavae.training.objectives.grid import grid_share
 
@@ -56,8 +65,9 @@ def seeded(seed=0):
 
 def painted(network, content, styles, steps=12, **options):
     generator = options.pop("generator", None) or seeded()
+    refining = Refining(network, steps, options.pop("style_scale", 1.0), generator, **options)
     strips = Strips(to_pixels(content[0], np.uint16), content.device)
-    return torch.cat(list(paint(strips, styles, network, steps=steps, generator=generator, **options)), 2)
+    return torch.cat(list(paint(strips, styles, refining)), 2)
 
 
 def style_distance(network, picture, style):
