@@ -139,9 +139,8 @@ class Refining:
     steps: int
     style_scale: float  # of the styles' strokes beside what is painted
     generator: torch.Generator  # the same one gives the same picture
-    on_step: Callable[[int, int, float], None] = lambda done, of, loss: (
-        None
-    )  # steps done, of all, and the loss
+    # Called with the steps done, of all, and the loss.
+    on_step: Callable[[int, int, float], None] = lambda done, of, loss: None
 
 
 def paint(

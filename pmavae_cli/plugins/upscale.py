@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pmavae.images.pixels import Pixels
 
 
-MOST_NOISE, WORST_JPEG = 25.0, 30  # what this network has met: worse pictures are not worth enlarging
+MET_NOISE, MET_JPEG = 25.0, 30  # what this network has met: worse pictures are not worth enlarging
 
 
 class Upscale(Task):
@@ -51,7 +51,7 @@ class Upscale(Task):
 
         levels = estimate_levels(eight_bits(pixels), context.tables) if clean else Levels()
         context.detail(f"{levels.describe()}; taken out" if clean else "enlarged as it is")
-        levels = levels.within(MOST_NOISE, WORST_JPEG)
+        levels = levels.within(MET_NOISE, MET_JPEG)
         return restore_pixels(
             context.task_model,
             pixels,
