@@ -8,12 +8,13 @@ from typing import Any
 
 from pmavae.images.contact_sheet import CELL_SIDE
 from pmavae.style_source import fit_side
-from pmavae.style_transfer.painting import LONGEST
 from pmavae_cli.api import Weighted
 from pmavae_cli.console import Console
 from pmavae_cli.run.failures import Failures
 from pmavae_cli.run.inputs import MaskSource, Source, StyleSource
 from pmavae_cli.run.reader import Session
+
+PICTURE_SIDE = 2048  # px of the longer side of a style's picture, at most
 
 
 @dataclass
@@ -64,7 +65,7 @@ class ParameterFiles:
             self.report_fixed(source)
         if picture is not None:
             # Hundreds of styles have to fit in memory, and a sheet shows them no larger than a cell.
-            largest = round(CELL_SIDE * max(1.0, scale)) if self.gathers else LONGEST
+            largest = round(CELL_SIDE * max(1.0, scale)) if self.gathers else PICTURE_SIDE
             picture = fit_side(picture, min(largest, max(picture.shape[:2])))
         return Weighted(source.stem, loaded.style, source.weight, picture)
 

@@ -36,6 +36,7 @@ from pmavae.style_transfer.painting import (
 from pmavae.style_transfer.repainting import Keep, repaint_by_steps
 from pmavae.training.conversion import converted
 from pmavae.training.objectives.grid import grid_share
+from pmavae_cli.run.parameter_files import PICTURE_SIDE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -188,7 +189,7 @@ def test_a_large_picture_keeps_its_size_and_its_finest_detail(network, night, mo
 def test_the_plan_of_a_picture_is_bounded(side, steps):
     assert steps <= steps_of(side, steps) <= 2 * steps
     assert (steps_of(side, steps) == steps) == (side <= 640)
-    assert max(SIDES) * 2 == LONGEST
+    assert max(SIDES) * 2 == LONGEST == PICTURE_SIDE
 
 
 @pytest.mark.parametrize("sizes", [((16, 900), (700, 16)), ((900, 17), (16, 16))])
