@@ -1,25 +1,121 @@
-"""The options that every task has."""
+"""The options that every task has, and those that other commands share."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
 
 from pmavae.presets import PRESETS
 from pmavae_cli.images.formats import FORMAT_NAMES
-from pmavae_cli.memory_budget import SizeType
-from pmavae_cli.offline import offline_option
 
 # Completed by a shell, and not checked: what a path stands for is found out when all are known.
 ANY_FILE = click.Path(readable=False)
 
 _Item = TypeVar("_Item")
+
+
+with_debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+with_quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+with_threads = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+
+
+OFFLINE = "HF_HUB_OFFLINE"
+_TRUE = ("1", "ON", "YES", "TRUE")  # as the client reads its variables
+_OFFLINE_HELP = "Ask the network for nothing: only what is here already is used."
+
+
+def go_offline() -> Callable[[], None]:
+    """Tell the Hub's client, wherever it is used, also in plugins and in processes of this one.
+
+    Returns what takes that back.
+    """
+    before = os.environ.get(OFFLINE)
+    os.environ[OFFLINE] = "1"
+    # The variable is read when the client is imported, which a plugin may have done already.
+    constants: Any = sys.modules.get("huggingface_hub.constants")
+    was = constants.HF_HUB_OFFLINE if constants else (before or "").upper() in _TRUE
+    _set_constant(True)
+
+    def back() -> None:
+        if before is None:
+            os.environ.pop(OFFLINE, None)
+        else:
+            os.environ[OFFLINE] = before
+        _set_constant(was)
+
+    return back
+
+
+def _set_constant(value: bool) -> None:
+    if constants := sys.modules.get("huggingface_hub.constants"):
+        constants.HF_HUB_OFFLINE = value  # type: ignore[attr-defined]
+
+
+def offline_option() -> click.Option:
+    """For a command's list of parameters."""
+    return click.Option(["--offline"], is_flag=True, callback=_switch, help=_OFFLINE_HELP)
+
+
+def with_offline(command: Any) -> Any:
+    """`--offline` as a decorator; the function gets no parameter of it."""
+    return click.option("--offline", is_flag=True, expose_value=False, callback=_switch, help=_OFFLINE_HELP)(
+        command
+    )
+
+
+def _switch(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    if value:
+        ctx.call_on_close(go_offline())
+    return value
+
+
+SMALLEST = 64 << 20  # below it, bands and tiles are mostly margin, and a wide picture takes more anyway
+SHARE = 0.8  # of the free memory, where nothing is said
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class SizeType(click.ParamType):
+    """A number of bytes: 2G, 800M, 1.5GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([KMGT]?)(?:I?B)?", value.strip().upper())
+        if not found:
+            self.fail(f"{value!r} is not a size such as 2G or 800M.", param, ctx)
+        size = int(float(found[1]) * _UNITS[found[2]])
+        if size < SMALLEST:
+            self.fail(
+                f"{value!r} is too little: {SMALLEST >> 20}M is the smallest that would do.", param, ctx
+            )
+        return size
+
+
+def free_memory() -> int | None:
+    """Bytes that could be had without swapping; None on a system that does not tell."""
+    try:
+        found = re.search(r"^MemAvailable:\s+([0-9]+) kB", Path("/proc/meminfo").read_text("ascii"), re.M)
+    except (OSError, ValueError):
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def budget(asked: int | None, usual: int) -> int:
+    """What working sets may take: what is asked for, else `usual`, or less where less is free."""
+    if asked is not None:
+        return asked
+    free = free_memory()
+    return usual if free is None else max(SMALLEST, min(usual, int(SHARE * free)))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Bars on stderr: on a terminal only, below all that is printed meanwhile, and gone when the run ends."""
+"""Bars of runs and downloads, and the line of a training: on stderr, and live on a terminal only.
+
+They are below all that is printed meanwhile, and bars are gone when a run ends.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from pmavae_cli.api import Progress as Report
 from pmavae_cli.console import Console, one_line
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.live import Live
     from rich.progress import Progress, TaskID
+
 
 WIDEST_NAME = 40  # columns
 
@@ -193,3 +198,168 @@ def _rate(rate: float) -> str:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def download_bar(console: Console, name: str) -> type[DownloadBar]:
+    """What `huggingface_hub` takes as `tqdm_class`; it shows nothing with -q or off a terminal.
+
+    name: of what is fetched, as the user knows it; the client tells the hash.
+    """
+    dumb = os.environ.get("TERM") in ("dumb", "unknown")
+    if console.quiet or dumb or not sys.stderr.isatty():
+        return DownloadBar
+    return type("NamedBar", (ShownBar,), {"name": name})
+
+
+class DownloadBar:
+    """As much of tqdm as the Hub's client uses; shows nothing."""
+
+    def __init__(self, *_: Any, total: float | None = None, initial: float = 0, **__: Any) -> None:
+        self.total, self.n = total, initial
+
+    def update(self, n: float | None = 1) -> None:
+        """So many bytes more."""
+        self.n += n or 0
+
+    def close(self) -> None:
+        """No more of them."""
+
+    def refresh(self, *_: Any, **__: Any) -> None:
+        """Show the fields as they are now."""
+
+    def set_description(self, *_: Any, **__: Any) -> None:
+        """Not shown."""
+
+    set_description_str = set_postfix_str = set_description
+
+    def reset(self, total: float | None = None) -> None:
+        """From the start again."""
+        self.n, self.total = 0, total if total is not None else self.total
+
+    def __enter__(self) -> DownloadBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ShownBar(DownloadBar):
+    """A bar with bytes, their rate and the time left."""
+
+    name = ""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        from rich.markup import escape
+
+        super().__init__(*arguments, **options)
+        self._shown: Progress | None = _bar()
+        self._task = self._shown.add_task(
+            escape(one_line(self.name)), total=self.total, completed=int(self.n)
+        )
+        self._shown.start()
+
+    def update(self, n: float | None = 1) -> None:
+        super().update(n)
+        self.refresh()
+
+    def refresh(self, *_: Any, **__: Any) -> None:
+        if self._shown is not None:
+            self._shown.update(self._task, completed=self.n, total=self.total)
+
+    def reset(self, total: float | None = None) -> None:
+        super().reset(total)
+        self.refresh()
+
+    def close(self) -> None:
+        if self._shown is not None:
+            self._shown.stop()
+            self._shown = None
+
+
+def _bar() -> Progress:
+    from rich.console import Console as RichConsole
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=RichConsole(stderr=True), transient=True)
+
+
+SHOWN = ("loss", "psnr", "l1", "gram", "content", "learning_rate", "images_per_second", "waiting")
+
+
+def span(seconds: float) -> str:
+    """1:02:03, or 2:03 below an hour."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Display:
+    """The progress of one session; says nothing in a process that is not the main one."""
+
+    def __init__(self, console: Console, speaks: bool, progress: float) -> None:
+        self.console, self.speaks = console, speaks and not console.quiet
+        self.began, self.first = time.monotonic(), progress
+        self.live: Any = None
+        if self.speaks and sys.stderr.isatty():
+            from rich.console import Console as RichConsole
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self.live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%  {task.fields[values]}"),
+                console=RichConsole(stderr=True),
+            )
+            self.task = self.live.add_task("training", total=1.0, completed=progress, values="")
+
+    def __enter__(self) -> Display:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def advance(self, progress: float, phase: str, row: dict[str, float] | None) -> None:
+        """After a step; `row` is there every so many steps."""
+        if not self.speaks or row is None:
+            return
+        text = self._text(progress, row)
+        if self.live is not None:
+            self.live.update(self.task, completed=progress, description=phase, values=text)
+        else:
+            self.console.note(f"{phase}  step {row['step']:.0f}  {text}")
+
+    def say(self, message: str) -> None:
+        """A line of its own, above the live one."""
+        if not self.speaks:
+            return
+        if self.live is not None:
+            self.live.console.print(message, markup=False, highlight=False)
+        else:
+            self.console.note(message)
+
+    def _text(self, progress: float, row: dict[str, float]) -> str:
+        done = progress - self.first
+        left = (time.monotonic() - self.began) / done * (1 - progress) if done > 0 else float("inf")
+        values = [f"{name.replace('_', ' ')} {row[name]:.4g}" for name in SHOWN if name in row]
+        if row.get("skipped"):
+            values.append(f"skipped {row['skipped']:.0f}")
+        return "  ".join([*values, f"left {span(left) if left < 1e6 else '?'}"])

@@ -87,9 +87,6 @@ EXCEPTIONS: dict[str, set[str]] = {
     "pmavae_cli.commands.train.data": {
         "pmavae_cli.commands.train.work",
     },
-    "pmavae_cli.images.strip_writing": {
-        "pmavae_cli.run.jobs",
-    },
     "pmavae_cli.images.writing": {
         "pmavae_cli.run.jobs",
         "pmavae_cli.run.reader",

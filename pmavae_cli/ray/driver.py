@@ -6,9 +6,11 @@ nothing more; the end of stdin, to end at once.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import shutil
+import signal
 import socket
 import sys
 import threading
@@ -16,18 +18,19 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from queue import Empty, Queue
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from pmavae.errors import PMAVAEError
 from pmavae_cli.options import RunOptions
-from pmavae_cli.ray.child_processes import adopt_orphans, end_children
 from pmavae_cli.ray.messages import Batch, Message, Refusal, Row, Started
 from pmavae_cli.ray.worker import Ledger, Worker
 
 REACH = 10  # seconds to reach an address
 
+PR_SET_CHILD_SUBREAPER = 36
 _LEAVING = threading.Lock()
 
 
@@ -256,6 +259,36 @@ def _room(nodes: list[dict[str, Any]], options: RunOptions) -> int:
             + (", or --device cpu" if gpu else "")
         )
     return count
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every process below whose own parent ends."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_children() -> None:
+    """Kill the children, then theirs, which `adopt_orphans` makes children in turn, until there are none."""
+    if sys.platform != "linux":
+        return
+    with suppress(ChildProcessError):
+        while True:
+            children = _children()
+            for child in children:
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            # Without a list of the children, only those that have ended are taken leave of.
+            if os.waitpid(-1, 0 if children else os.WNOHANG) == (0, 0):
+                return
+
+
+def _children() -> list[int]:
+    found = []
+    for listing in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(child) for child in listing.read_text().split()]
+    return found
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import stat
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,6 @@ from pathlib import Path
 from pmavae.errors import PMAVAEError
 from pmavae_cli.api import WeightedPath
 from pmavae_cli.images.formats import SUFFIXES
-from pmavae_cli.run.folder_tree import files_below, is_file
 
 STDIN = "-"
 
@@ -88,7 +88,7 @@ def single_input(argument: str, what: str, mask: bool = False) -> Source:
     kind = MaskSource if mask else Source
     if argument == STDIN:
         return kind("stdin", None)
-    if stat.S_ISDIR(_mode(argument)):
+    if stat.S_ISDIR(_mode_of_input(argument)):
         wanted = "picture" if mask else "picture or latent file"
         raise InputError(f"{argument} is a folder: {what} must be one {wanted}")
     return kind(argument, Path(argument))
@@ -131,7 +131,7 @@ def _expand(
         files += [path for path in matches if not path.is_dir() and path not in met]
         if not files:
             raise InputError(f"{argument} matches no file: check the pattern")
-    elif stat.S_ISDIR(_mode(argument)):
+    elif stat.S_ISDIR(_mode_of_input(argument)):
         files = tree.files(Path(argument)) if tree else _files_in(Path(argument))
         written = {output for path in files for output in own_outputs(path)}
         files = [path for path in files if path not in written]
@@ -157,7 +157,7 @@ def _cannot_be_read(folder: Path, reason: OSError) -> InputError:
     return InputError(f"{folder} cannot be read: {reason.strerror}; leave it out, or change its permissions")
 
 
-def _mode(argument: str) -> int:
+def _mode_of_input(argument: str) -> int:
     if not argument:
         raise InputError("an input has an empty name: leave it out, or write . for this folder")
     try:
@@ -176,3 +176,64 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
     """A sort key that puts photo-9 before photo-10."""
     parts = re.split(r"([0-9]+)", str(path).casefold())
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """The file itself, whatever links and spellings lead to it; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is known to be one; a path that may not be looked at is none."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is known to be a regular file, which a pipe is not."""
+    return stat.S_ISREG(_mode(path))
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
+
+
+def files_below(
+    root: Path, is_wanted: Callable[[Path], bool], left_out: Path | None = None
+) -> tuple[list[Path], list[tuple[Path, OSError]]]:
+    """The wanted files of a folder and of those below it, and the folders that cannot be read.
+
+    Hidden folders are left out, and so is the folder `left_out` where it is not the root. A link to a
+    folder is followed, unless it leads to one that is walked anyway or that the root lies in; so the walk
+    ends, and meets every folder once.
+    """
+    above = [identity(folder) for folder in Path(os.path.realpath(root)).parents]
+    met = {*above, identity(left_out) if left_out else None} - {identity(root)}
+    files: list[Path] = []
+    unread: list[tuple[Path, OSError]] = []
+    folders, links = deque([root]), deque[Path]()
+    # Links come last, so that a folder is met by its own name where it has one in here.
+    while folders or links:
+        folder = folders.popleft() if folders else links.popleft()
+        itself = identity(folder)
+        if itself in met:
+            continue
+        met.add(itself)
+        try:
+            found = sorted(folder.iterdir())
+        except OSError as reason:
+            unread.append((folder, reason))
+            continue
+        for path in found:
+            if is_folder(path):
+                if not path.name.startswith("."):
+                    (links if path.is_symlink() else folders).append(path)
+            elif is_wanted(path):
+                files.append(path)
+    return files, unread

@@ -20,8 +20,7 @@ from pmavae.restoration.network import Restorer
 from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.texture.network import TexturePrior
 from pmavae_cli.console import Console
-from pmavae_cli.memory_budget import budget
-from pmavae_cli.options import RunOptions
+from pmavae_cli.options import RunOptions, budget
 from pmavae_cli.run.weights import usable
 
 

@@ -35,8 +35,7 @@ from pmavae_cli.images.formats import LATENTS, format_of, starts_like_a_picture
 from pmavae_cli.images.large import LargePicture, open_large
 from pmavae_cli.images.metadata import METADATA
 from pmavae_cli.images.reading import Picture, TooLargeError, read_mask, read_picture
-from pmavae_cli.offline import go_offline
-from pmavae_cli.options import RunOptions
+from pmavae_cli.options import RunOptions, go_offline
 from pmavae_cli.run.inputs import Source
 from pmavae_cli.run.models import RunModels, choose_device
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,22 +17,22 @@ import numpy as np
 import torch
 
 from pmavae import Latents
+from pmavae.errors import PMAVAEError
+from pmavae.images.contact_sheet import CELL_SIDE
 from pmavae.images.pixels import Pixels, eight_bits, strips
-from pmavae_cli.api import Context, Named, Task
+from pmavae.style_source import fit_side
+from pmavae_cli.api import Context, Named, Task, Weighted
 from pmavae_cli.console import Console
 from pmavae_cli.images.reading import Picture
 from pmavae_cli.images.writing import check_size
 from pmavae_cli.options import RunOptions
 from pmavae_cli.plugin_manager import Registry
 from pmavae_cli.progress import Bars, bars
-from pmavae_cli.run.cache_folder import cache_folder
 from pmavae_cli.run.failures import Ended, Failures
-from pmavae_cli.run.inputs import InputError, Source
+from pmavae_cli.run.inputs import InputError, MaskSource, Source, StyleSource
 from pmavae_cli.run.jobs import Job
-from pmavae_cli.run.outputs import Result, as_result
-from pmavae_cli.run.parameter_files import ParameterFiles
+from pmavae_cli.run.outputs import Result, Saved, Saver, as_result, is_small
 from pmavae_cli.run.reader import LatentsError, Loaded, LoadedPixels, Session
-from pmavae_cli.run.saving import Saved, Saver, is_small
 
 
 class Runner:
@@ -257,3 +259,105 @@ def _carried(source: Loaded, result: Any) -> dict[str, str]:
     ):
         carried.pop("mode", None)
     return carried
+
+
+CACHE = "PMAVAE_CACHE"
+
+
+class CacheError(PMAVAEError):
+    """A cache folder that cannot be used."""
+
+
+def cache_folder(plugin: str, environment: Mapping[str, str] = os.environ) -> Path:
+    """The cache folder of a plugin, made where there is none; raises CacheError where that cannot be."""
+    folder = _base(environment) / "plugins" / _file_name(plugin)
+    reason = "no permission to write"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError as error:
+        reason, writable = error.strerror or str(error), False
+    if not writable:
+        raise CacheError(
+            f"the cache folder {folder} cannot be used ({reason}): set {CACHE} to a folder that can be "
+            "written"
+        )
+    return folder
+
+
+def _base(environment: Mapping[str, str]) -> Path:
+    if chosen := environment.get(CACHE):
+        return Path(chosen).expanduser().absolute()
+    import platformdirs  # not for every start
+
+    return platformdirs.user_cache_path("pmavae", appauthor=False)
+
+
+def _file_name(plugin: str) -> str:
+    """Of one folder, whatever an entry point is called."""
+    return re.sub(r"[^a-z0-9]+", "-", plugin.lower()).strip("-") or "plugin"
+
+
+PICTURE_SIDE = 2048  # px of the longer side of a style's picture, at most
+
+
+@dataclass
+class ParameterFiles:
+    """Reads them, once, before any input."""
+
+    session: Session
+    console: Console
+    failures: Failures
+    values: Mapping[str, Any]  # of the parameters, files as Sources
+    gathers: bool  # whether a style that cannot be read is left out, not the end
+    scale: float | None  # of styles, where one is asked for
+    uses_pictures: bool  # beside the styles
+    reported_fixed: bool = False
+
+    def read(self) -> dict[str, Any]:
+        """The values with the contents of the files."""
+        return {name: self._read(value) for name, value in self.values.items()}
+
+    def _read(self, value: Any) -> Any:
+        if isinstance(value, MaskSource):
+            return self.session.load_mask(value)
+        if isinstance(value, Source):
+            return self.session.load(value).latents
+        if isinstance(value, tuple) and value and isinstance(value[0], StyleSource):
+            return self._read_styles(value)
+        if isinstance(value, tuple):
+            return tuple(self._read(part) for part in value)
+        return value
+
+    def _read_styles(self, sources: Sequence[StyleSource]) -> tuple[Weighted, ...]:
+        """The styles; where the task gathers, those that cannot be read have then been told."""
+        if not self.gathers:
+            return tuple(map(self._read_style, sources))
+        found = []
+        for source in sources:
+            if self.failures.ended:
+                break
+            with self.failures.told(source.name):
+                found.append(self._read_style(source))
+        return tuple(found)
+
+    def _read_style(self, source: StyleSource) -> Weighted:
+        scale = 1.0 if self.scale is None else self.scale
+        loaded = self.session.load_style(source, scale)
+        picture = loaded.picture
+        if loaded.fixed and (picture is None or not self.uses_pictures):
+            self.report_fixed(source)
+        if picture is not None:
+            # Hundreds of styles have to fit in memory, and a sheet shows them no larger than a cell.
+            largest = round(CELL_SIDE * max(1.0, scale)) if self.gathers else PICTURE_SIDE
+            picture = fit_side(picture, min(largest, max(picture.shape[:2])))
+        return Weighted(source.stem, loaded.style, source.weight, picture)
+
+    def report_fixed(self, source: Source) -> None:
+        """Say, once, that a scale is asked for which a file cannot have."""
+        if self.scale is None or self.reported_fixed:
+            return
+        self.reported_fixed = True
+        self.console.note(
+            f"{source.name} keeps the scale at which it was encoded: --style-scale is for pictures"
+        )

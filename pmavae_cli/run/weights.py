@@ -47,7 +47,7 @@ def locate(
         return Found(*resolve_weights(name, task, index))
     from pmavae.pretrained.hub import fetch
     from pmavae.pretrained.resolve import refuse_slip
-    from pmavae_cli.hub_progress import download_bar
+    from pmavae_cli.progress import download_bar
 
     if entry is None:
         refuse_slip(reference)

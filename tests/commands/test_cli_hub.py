@@ -20,8 +20,7 @@ from hub_server import TOKEN, Fault, hub_server, wait_until
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from pmavae_cli.offline import with_offline
-from pmavae_cli.options import RunOptions
+from pmavae_cli.options import RunOptions, with_offline
 from pmavae_cli.plugin_manager import load_plugins
 from pmavae_cli.run.plan import make_plan
 

@@ -25,17 +25,14 @@ from pmavae.errors import ImageError
 from pmavae.files.latent_file import read_latents
 from pmavae.images.pixels import Pixels, sixteen_bits
 from pmavae.images.row_source import ArrayRows, RowSource
-from pmavae_cli.images import codecs as sixteen
-from pmavae_cli.images import strip_jpeg, strip_tiff, strip_writing
+from pmavae_cli.images import codecs, writing
 from pmavae_cli.images.formats import format_named
-from pmavae_cli.images.large import MAX_PIXELS, open_large
+from pmavae_cli.images.large import MAX_PIXELS, _Sequence, open_large
 from pmavae_cli.images.metadata import pack
 from pmavae_cli.images.reading import TooLargeError, read_picture
-from pmavae_cli.images.strip_reading import _Sequence
-from pmavae_cli.images.strip_writing import write_strips
-from pmavae_cli.images.writing import render_picture
+from pmavae_cli.images.writing import render_picture, write_strips
 from pmavae_cli.options import RunOptions
-from pmavae_cli.run.disk_space import pixels_of as pixels_of_file
+from pmavae_cli.run.checks import pixels_of as pixels_of_file
 from pmavae_cli.run.jobs import Output, OutputError
 
 SIZE = (210, 150)
@@ -90,7 +87,7 @@ def file_of(name: str, pixels: Pixels, grey: bool, profile: bytes, **more: Any) 
     channels = np.ascontiguousarray(pixels[..., 0] if grey else pixels)
     if name == "png" and pixels.dtype == np.uint16:
         data = bytes(imagecodecs.png_encode(channels))
-        return data[:33] + sixteen.png_metadata(profile, EXIF.tobytes(), b"") + data[33:]
+        return data[:33] + codecs.png_metadata(profile, EXIF.tobytes(), b"") + data[33:]
     stream = io.BytesIO()
     if name.startswith("tiff"):
         photometric = "minisblack" if grey else "rgb"
@@ -183,9 +180,9 @@ def in_strips(pixels: Pixels) -> Iterator[Pixels]:
 
 @pytest.fixture
 def small_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strip_writing, "_PNG_BYTES", 13 * 3 * SIZE[0])
-    monkeypatch.setattr(sixteen, "_STRIP_BYTES", 11 * 3 * SIZE[0])
-    monkeypatch.setattr(strip_jpeg, "_MOST_ROWS", 16)
+    monkeypatch.setattr(writing, "_PNG_BYTES", 13 * 3 * SIZE[0])
+    monkeypatch.setattr(codecs, "_STRIP_BYTES", 11 * 3 * SIZE[0])
+    monkeypatch.setattr(codecs, "_MOST_ROWS", 16)
 
 
 @pytest.mark.usefixtures("small_strips")
@@ -211,8 +208,8 @@ def test_what_is_written_by_strips_is_what_is_written_whole(
 
 
 def test_a_tiff_file_beyond_four_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strip_tiff, "MOST", 1000)
-    monkeypatch.setattr(sixteen, "_STRIP_BYTES", 11 * 3 * SIZE[0])
+    monkeypatch.setattr(codecs, "MOST", 1000)
+    monkeypatch.setattr(codecs, "_STRIP_BYTES", 11 * 3 * SIZE[0])
     pixels, path = pixels_of(True, False), tmp_path / "a.tif"
     write_strips(
         Output(path, format_named("tif")), in_strips(pixels), SIZE, carried_of(True, False, False), 90, False

@@ -28,12 +28,12 @@ from pmavae.style_transfer.config import LITE0
 from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.style_transfer.painting import Refining, Strips, resized
 from pmavae.style_transfer.repainting import Keep, repaint_by_steps
-from pmavae_cli import memory_budget
+from pmavae_cli import options
 from pmavae_cli.images.codecs import png_bytes
 from pmavae_cli.images.reading import _eight
 from pmavae_cli.images.transparency import fill_hidden
 from pmavae_cli.main import main
-from pmavae_cli.memory_budget import SizeType, budget
+from pmavae_cli.options import SizeType, budget
 
 SIZES = [(40, 24), (23, 9), (5, 31)]
 
@@ -158,11 +158,11 @@ def test_other_sizes_are_refused_in_a_sentence(text: str) -> None:
 
 
 def test_the_budget_is_the_usual_or_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_budget, "free_memory", lambda: 10 << 30)
+    monkeypatch.setattr(options, "free_memory", lambda: 10 << 30)
     assert budget(None, 128 << 20) == 128 << 20 and budget(3 << 30, 128 << 20) == 3 << 30
-    monkeypatch.setattr(memory_budget, "free_memory", lambda: 125 << 20)
+    monkeypatch.setattr(options, "free_memory", lambda: 125 << 20)
     assert budget(None, 128 << 20) == 100 << 20
-    monkeypatch.setattr(memory_budget, "free_memory", lambda: None)
+    monkeypatch.setattr(options, "free_memory", lambda: None)
     assert budget(None, 128 << 20) == 128 << 20
 
 
@@ -195,7 +195,7 @@ def test_a_budget_changes_no_more_than_a_level(
 ) -> None:
     picture((100, 180)).save(tmp_path / "in.png")
     found = []
-    monkeypatch.setattr(memory_budget, "SMALLEST", 1)
+    monkeypatch.setattr(options, "SMALLEST", 1)
     for size in ("3M", "4G"):
         output = tmp_path / f"{size}.png"
         run = [task, str(tmp_path / "in.png"), "-q", "-o", str(output), "--max-memory", size]

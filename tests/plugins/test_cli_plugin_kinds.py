@@ -20,9 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pmavae_cli.api import API_VERSION, Batch, Phase, Task, Training, hookimpl
-from pmavae_cli.plugin_manager import Registry, load_plugins
-from pmavae_cli.plugin_selection import Plugin
-from pmavae_cli.run.cache_folder import cache_folder
+from pmavae_cli.plugin_manager import Plugin, Registry, load_plugins
+from pmavae_cli.run.runner import cache_folder
 
 TRAIN = ("--device=cpu", "--threads=1", "--log-every=1", "--set=precision=fp32")
 

@@ -18,8 +18,7 @@ import pytest
 from conftest import Command, picture
 
 from pmavae_cli.api import PICTURE, Task, hookimpl
-from pmavae_cli.plugin_manager import PluginError, Registry, find_plugins, load_plugins
-from pmavae_cli.plugin_selection import Plugin
+from pmavae_cli.plugin_manager import Plugin, PluginError, Registry, find_plugins, load_plugins
 
 POSTERIZE = Path(__file__).parents[2] / "examples/plugin-posterize/src/pmavae_posterize/__init__.py"
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from pmavae_cli.api import Task
 from pmavae_cli.plugin_manager import load_plugins
-from pmavae_cli.run import saving
+from pmavae_cli.run import outputs
 from pmavae_cli.run.jobs import OutputError
 from pmavae_cli.run.reader import Session
 
@@ -71,7 +71,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Watched:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk = Disk()
-    read, write = Session.read_ahead, saving.write
+    read, write = Session.read_ahead, outputs.write
 
     def read_ahead(session: Session, source: Any) -> Any:
         try:
@@ -88,7 +88,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
             disk.changed.notify_all()
 
     monkeypatch.setattr(Session, "read_ahead", read_ahead)
-    monkeypatch.setattr(saving, "write", write_and_tell)
+    monkeypatch.setattr(outputs, "write", write_and_tell)
     yield disk
 
 
@@ -120,7 +120,7 @@ def test_results_notes_and_failures_come_in_the_order_of_the_inputs(
     pmavae: Command, here: Path, task: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = pictures(5)
-    write = saving.write
+    write = outputs.write
 
     def failing(output: Any, data: bytes, overwrite: bool) -> None:
         time.sleep(0.05)  # so that what is computed meanwhile would be told first
@@ -128,7 +128,7 @@ def test_results_notes_and_failures_come_in_the_order_of_the_inputs(
             raise OutputError(f"{output.name} cannot be written: the disk is gone")
         write(output, data, overwrite)
 
-    monkeypatch.setattr(saving, "write", failing)
+    monkeypatch.setattr(outputs, "write", failing)
     Path(names[3]).write_bytes(b"no picture")
     Image.new("RGBA", (32, 32), (1, 2, 3, 99)).save(names[2])
     result = pmavae("watched", *names, "-o", "out/", "--format", "jpg")
@@ -150,14 +150,14 @@ def test_with_fail_fast_nothing_is_computed_beside_what_may_fail(
     pmavae: Command, here: Path, task: Watched, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = pictures(4)
-    write = saving.write
+    write = outputs.write
 
     def failing(output: Any, data: bytes, overwrite: bool) -> None:
         if output.name == "out/1.png":
             raise OutputError(f"{output.name} cannot be written: the disk is gone")
         write(output, data, overwrite)
 
-    monkeypatch.setattr(saving, "write", failing)
+    monkeypatch.setattr(outputs, "write", failing)
     result = pmavae("watched", *names, "-o", "out/", "--fail-fast", "--json")
     assert result.status == 1
     assert [json.loads(line)["status"] for line in result.lines] == ["written", "failed"]
@@ -170,7 +170,7 @@ def test_large_pictures_are_alone_in_memory(
     pmavae: Command, here: Path, task: Watched, disk: Disk, monkeypatch: pytest.MonkeyPatch, large: bool
 ) -> None:
     names = pictures(4)
-    monkeypatch.setattr(saving, "MAX_PIXELS", 32 * 24 - large)
+    monkeypatch.setattr(outputs, "MAX_PIXELS", 32 * 24 - large)
     result = pmavae("watched", *names, "-o", "out/")
     assert result.status == 0
     assert disk.read == (0 if large else 3)
@@ -181,7 +181,7 @@ def test_ctrl_c_in_a_batch_finishes_the_file_that_is_being_saved_and_no_more(
     pmavae: Command, here: Path, task: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = pictures(5)
-    begun, write = threading.Event(), saving.write
+    begun, write = threading.Event(), outputs.write
 
     def slow(output: Any, data: bytes, overwrite: bool) -> None:
         begun.set()
@@ -194,7 +194,7 @@ def test_ctrl_c_in_a_batch_finishes_the_file_that_is_being_saved_and_no_more(
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(WAIT)
 
-    monkeypatch.setattr(saving, "write", slow)
+    monkeypatch.setattr(outputs, "write", slow)
     monkeypatch.setattr(task, "meanwhile", meanwhile)
     result = pmavae("watched", *names, "-o", "out/", "-q")
     assert result.status == 130

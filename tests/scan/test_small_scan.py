@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pmavae.scan import fused, selective_small
 from pmavae.ss2d import SS2D
-from pmavae_cli.loading import swift_imports
+from pmavae_cli.task_command import swift_imports
 
 
 def exact(module: SS2D, u: torch.Tensor) -> torch.Tensor:

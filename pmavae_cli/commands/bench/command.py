@@ -9,9 +9,8 @@ import click
 
 from pmavae.presets import PRESETS
 from pmavae.restoration.presets import TASKS
-from pmavae_cli.command_options import with_debug, with_threads
 from pmavae_cli.console import Console
-from pmavae_cli.offline import with_offline
+from pmavae_cli.options import with_debug, with_offline, with_threads
 from pmavae_cli.plugin_manager import Registry
 
 

@@ -9,10 +9,8 @@ from pathlib import Path
 import click
 
 from pmavae.presets import PRESETS
-from pmavae_cli.command_options import with_debug, with_quiet, with_threads
 from pmavae_cli.console import Console
-from pmavae_cli.offline import with_offline
-from pmavae_cli.options import ANY_FILE, RunOptions
+from pmavae_cli.options import ANY_FILE, RunOptions, with_debug, with_offline, with_quiet, with_threads
 from pmavae_cli.plugin_manager import Registry
 
 FILES = ("encoder.onnx", "decoder.onnx")

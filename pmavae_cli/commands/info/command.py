@@ -10,10 +10,8 @@ import click
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
 from pmavae.errors import PMAVAEError
 from pmavae.presets import PRESETS
-from pmavae_cli.command_options import with_debug
 from pmavae_cli.console import Console, one_line, print_json, print_table
-from pmavae_cli.offline import with_offline
-from pmavae_cli.options import ANY_FILE
+from pmavae_cli.options import ANY_FILE, with_debug, with_offline
 from pmavae_cli.plugin_manager import Registry
 from pmavae_cli.run.inputs import find_inputs
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import click
 
-from pmavae_cli.command_options import with_debug
 from pmavae_cli.console import one_line, print_json, print_table, say
-from pmavae_cli.plugin_manager import Registry, is_strict
-from pmavae_cli.plugin_selection import Plugin
+from pmavae_cli.options import with_debug
+from pmavae_cli.plugin_manager import Plugin, Registry, is_strict
 
 COLUMNS = ("plugin", "version", "origin", "tasks", "also", "state")
 

@@ -13,8 +13,8 @@ from pmavae.training.optimization import choose_precision
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.run_folder import RunFolder
 from pmavae_cli.commands.train.data import LabelledData, TrainingData
-from pmavae_cli.commands.train.display import span
 from pmavae_cli.console import print_table
+from pmavae_cli.progress import span
 
 
 def print_plan(

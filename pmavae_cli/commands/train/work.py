@@ -31,10 +31,10 @@ from pmavae.training.schedule import Clock, StepClock, TimeClock
 from pmavae.training.trainer import Trainer
 from pmavae.training.validation import preview, save_grid, score
 from pmavae_cli.commands.train.data import LabelledData, TrainingData, prepare_data
-from pmavae_cli.commands.train.display import Display
 from pmavae_cli.commands.train.plan import print_plan
 from pmavae_cli.console import Console
 from pmavae_cli.plugin_manager import Registry
+from pmavae_cli.progress import Display
 from pmavae_cli.run.models import choose_device
 from pmavae_cli.run.weights import usable
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pmavae_cli.command_options import with_debug, with_quiet
 from pmavae_cli.console import Console, print_json
-from pmavae_cli.offline import with_offline
+from pmavae_cli.options import with_debug, with_offline, with_quiet
 from pmavae_cli.plugin_manager import Registry
 
 if TYPE_CHECKING:
