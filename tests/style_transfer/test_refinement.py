@@ -36,7 +36,7 @@ from pmavae.style_transfer.painting import (
 from pmavae.style_transfer.repainting import Keep, repaint_by_steps
 from pmavae.training.conversion import converted
 from pmavae.training.objectives.grid import grid_share
-from pmavae_cli.run.parameter_files import PICTURE_SIDE
+from pmavae_cli.run.runner import PICTURE_SIDE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
