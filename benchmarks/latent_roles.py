@@ -30,7 +30,7 @@ from pmavae.config import BASE_STRIDE, MIN_SIZE, ModelConfig
 from pmavae.errors import ImageError, PMAVAEError
 from pmavae.files.tensors import write_atomically
 from pmavae.images.metrics import psnr
-from pmavae.style import join_style, mix_style, split_style
+from pmavae.latents import join_style, mix_style, split_style
 
 CELL, GAP, LABEL = 224, 4, 24  # px on the sheet
 

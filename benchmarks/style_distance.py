@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from pmavae import PMAVAE
-from pmavae.style import mix_style
+from pmavae.latents import mix_style
 from pmavae.style_transfer.distances import Wanted, content_distance, style_distances
 from pmavae.training.evaluation import picture_paths
 from pmavae.training.perceptual import EfficientNetLite

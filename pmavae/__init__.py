@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pmavae.autoencoder import PMAVAE
-    from pmavae.latents import Latents
+    from pmavae.latents import Latents, Style
     from pmavae.presets import PRESETS
-    from pmavae.style_source import Style
 
 __all__ = ["PMAVAE", "PRESETS", "Latents", "Style"]
 __version__ = "0.1.0"
@@ -26,7 +25,7 @@ _HOMES = {
     "PMAVAE": "pmavae.autoencoder",
     "PRESETS": "pmavae.presets",
     "Latents": "pmavae.latents",
-    "Style": "pmavae.style_source",
+    "Style": "pmavae.latents",
 }
 
 

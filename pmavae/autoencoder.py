@@ -18,13 +18,13 @@ from pmavae.config import BASE_STRIDE, MIN_SIZE, ModelConfig
 from pmavae.decoder import Decoder
 from pmavae.encoder import Encoder
 from pmavae.errors import ImageError, WeightsError
-from pmavae.images.pixels import Pixels, to_pixels
+from pmavae.images.pixels import Pixels, style_view, to_pixels
 from pmavae.images.row_source import ArrayRows, RowSource
 from pmavae.inference.decoding import decode_in_bands
 from pmavae.inference.encoding import encode_in_bands
 from pmavae.inference.precision import decoding_dtype
 from pmavae.inference.strips import WORKING_BYTES, fitting_rows
-from pmavae.latents import Latents, expected_shapes, padded
+from pmavae.latents import Latents, Style, expected_shapes, padded
 from pmavae.pretrained.folder import check_config, refuse_foreign_config, write_config
 from pmavae.pretrained.hub_push import CARD_FILE, push
 from pmavae.pretrained.manifest import WeightsIndex
@@ -253,3 +253,9 @@ class PMAVAE(nn.Module):
             self.save_pretrained(folder, weights_id)
             (Path(folder) / CARD_FILE).write_text(card_of_folder(folder, name=repo), "utf-8")
             return push(Path(folder), repo, private=private, message=message, revision=revision)
+
+
+def encode_style(model: PMAVAE, image: Image.Image | np.ndarray[Any, Any], scale: float = 1.0) -> Style:
+    """The style of a picture by a model; see `style_view`."""
+    view = style_view(image, scale)
+    return Style(model.encode(view).z_style, width=view.shape[1], height=view.shape[0])

@@ -47,7 +47,7 @@ class ModelConfig(PlainConfig):
     preset: str  # the name under which weights and latent files refer to this shape
     base_channels: int  # z_base channels, at stride 16
     detail_channels: int  # z_detail channels, at stride 8
-    style_channels: int  # z_style length; must hold the statistics of the other two (see style.py)
+    style_channels: int  # z_style length; must hold the statistics of the other two (see latents.py)
     encoder_channels: tuple[int, int, int, int]
     encoder_blocks: tuple[int, int, int, int]
     decoder_channels: tuple[int, int, int, int]

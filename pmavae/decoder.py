@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from pmavae.blocks import MobileConv, ParallelMambaBlock, zero_init
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
-from pmavae.exchange import exchange
 from pmavae.inference.fused import conv_alone, is_plain_inference
 from pmavae.inference.offload import added, in_strips
+from pmavae.latents import exchange, restore, split_style
 from pmavae.paint import PaintBlock
-from pmavae.style import restore, split_style
 
 
 class Stage(nn.Module):

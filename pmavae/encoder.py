@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from pmavae.blocks import MobileConv, ParallelMambaBlock, zero_init
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
-from pmavae.exchange import exchange, exchange_variances
 from pmavae.inference.fused import in_channels_last
+from pmavae.inference.layers import statistics
 from pmavae.inference.offload import both_in_strips, in_strips
-from pmavae.style import join_style, normalise, statistics
+from pmavae.latents import exchange, exchange_variances, join_style, normalise
 
 INITIAL_LOGVAR = -6.0  # posterior noise of 5 % of a latent's deviation: too little to blur the start
 LOGVAR_RANGE = (-12.0, 4.0)
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
        │                     └─────────┴────┬────┴─► z_detail └────► z_style
        └── linear shortcuts (a PCA of 8×8 and 16×16 blocks) ──► added to z_detail and z_base
 
-    At the end the two are normalised and exchange their coarse and fine halves; see exchange.py.
+    At the end the two are normalised and exchange their coarse and fine halves; see latents.py.
     """
 
     def __init__(self, config: ModelConfig) -> None:

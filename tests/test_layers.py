@@ -29,6 +29,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     },
     "pmavae.encoder": {
         "pmavae.inference.fused",
+        "pmavae.inference.layers",
         "pmavae.inference.offload",
     },
     "pmavae.network_config": {
@@ -71,13 +72,6 @@ EXCEPTIONS: dict[str, set[str]] = {
     "pmavae.ss2d": {
         "pmavae.inference.fused",
         "pmavae.inference.offload",
-    },
-    "pmavae.style": {
-        "pmavae.inference.fused",
-        "pmavae.inference.offload",
-    },
-    "pmavae.style_source": {
-        "pmavae.autoencoder",
     },
     "pmavae_cli.commands.bench.restoration_scores": {
         "pmavae_cli.plugins.denoise",

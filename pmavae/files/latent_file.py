@@ -28,8 +28,7 @@ from pmavae.files.tensors import (
     to_json,
     write_atomically,
 )
-from pmavae.latents import Latents, expected_shapes, padded
-from pmavae.style_source import Style
+from pmavae.latents import Latents, Style, expected_shapes, padded
 
 LATENT_VERSION = 1
 CHECKSUM_KEY = "pmavae_crc32"

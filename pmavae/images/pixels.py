@@ -8,10 +8,15 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
+from PIL import Image
 from torch import Tensor
+
+from pmavae.config import MIN_SIZE
 
 Pixels = NDArray[np.unsignedinteger[Any]]  # (H, W, 3) uint8, or uint16 from 0 to 65535
 
+STYLE_SIDE = 512  # longer side of a style picture at scale 1, in pixels
+REDUCING_GAP = 3.0  # how much of a large reduction a box filter does first, which is faster
 STRIP = 128  # rows
 STEP = 257  # of 65535 that one of 255 is
 _LUMA = (19_595, 38_470, 7_471)  # BT.601 in parts of 65536
@@ -56,3 +61,27 @@ def luma(pixels: NDArray[_Kind]) -> NDArray[_Kind]:
 def strips(height: int) -> Iterator[slice]:
     """The rows of a picture in parts, so that numbers larger than its own are there of a part at a time."""
     return (slice(top, min(top + STRIP, height)) for top in range(0, height, STRIP))
+
+
+def fit_side(image: Image.Image | NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A picture, (H, W, 3) uint8, resized by Lanczos so that its longer side has `side` px.
+
+    The shorter side follows, and has 16 px at least.
+    """
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture = picture.convert("RGB")
+    factor = side / max(picture.size)
+    width, height = (max(MIN_SIZE, round(length * factor)) for length in picture.size)
+    if (width, height) != picture.size:
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
+    return np.asarray(picture)
+
+
+def style_view(image: Image.Image | NDArray[np.uint8], scale: float = 1.0) -> NDArray[np.uint8]:
+    """A picture at the size at which its style is read, (H, W, 3) uint8: the longer side is 512 px × scale.
+
+    z_style holds how long strokes are in pixels, so two files of one painting have one style only at
+    one size. A larger scale makes a larger brush. The picture is a PIL picture of 8 bits, upright, or a
+    uint8 array (H, W, 3).
+    """
+    return fit_side(image, round(STYLE_SIDE * scale))

@@ -23,8 +23,7 @@ from pmavae.inference.strips import (
     plan_bands,
     sample_bands,
 )
-from pmavae.latents import padded
-from pmavae.style import log_statistics
+from pmavae.latents import log_statistics, padded
 
 
 @torch.no_grad()
@@ -81,7 +80,7 @@ class Sums:
         self.squares = self.squares + count * (variance.double() + mean**2)
 
     def statistics(self) -> Tensor:
-        """(1, 2C), as `pmavae.style.statistics` has it."""
+        """(1, 2C), as `pmavae.latents.statistics` has it."""
         assert isinstance(self.total, Tensor) and isinstance(self.squares, Tensor)
         mean = self.total / self.count
         variance = (self.squares / self.count - mean**2).clamp(min=0)

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE, to_tensor
 from pmavae.images.pixels import Pixels, luma, strips, to_pixels
-from pmavae.latents import Latents
-from pmavae.style import mix_style
+from pmavae.latents import Latents, mix_style
 from pmavae.style_transfer.painting import Colours, Refining, Strips, mixture, paint, recolouring
 
 DETAIL_SIGMA = 2.0  # px: what a Gaussian blur of this width takes away is detail

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE
 from pmavae.images.metrics import psnr, ssim
+from pmavae.latents import mix_style
 from pmavae.restoration.network import Restorer
-from pmavae.style import mix_style
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
 from pmavae.training.evaluation import picture_paths, read_rgb

@@ -30,7 +30,7 @@ class Encode(Task):
     def side(self, **options: Any) -> int | None:
         if not options["only"]:
             return None
-        from pmavae.style_source import STYLE_SIDE
+        from pmavae.images.pixels import STYLE_SIDE
 
         scale = options["style_scale"]
         return round(STYLE_SIDE * (1.0 if scale is None else scale))

@@ -82,7 +82,7 @@ class StyleMix(Task):
         refine: int | None,
         grid: bool,
     ) -> Latents | Pixels:
-        from pmavae.style import mix_style
+        from pmavae.latents import mix_style
         from pmavae.style_transfer.repainting import Keep, repaint
 
         styles = (*style, *more)
@@ -182,7 +182,7 @@ def _sheet(contents: list[Named], brushes: list[Brush], keep: Keep, context: Con
 def _small(latents: Latents, context: Context) -> Latents:
     """Latents of the size of a cell: those of a latent file are not resized when they are read."""
     from pmavae.images.contact_sheet import CELL_SIDE
-    from pmavae.style_source import fit_side
+    from pmavae.images.pixels import fit_side
 
     if max(latents.width, latents.height) <= CELL_SIDE:
         return latents

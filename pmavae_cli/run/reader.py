@@ -23,13 +23,12 @@ from pmavae.files.latent_file import (
     read_latents,
     read_latents_or_style,
 )
-from pmavae.images.pixels import Pixels, eight_bits
+from pmavae.images.pixels import Pixels, eight_bits, fit_side, style_view
 from pmavae.images.row_source import RowSource
 from pmavae.inference.precision import set_precision
 from pmavae.latents import expected_shapes
 from pmavae.pretrained.manifest import WeightsIndex, released_weights
 from pmavae.pretrained.network import Builder
-from pmavae.style_source import fit_side, style_view
 from pmavae_cli.console import Console
 from pmavae_cli.images.formats import LATENTS, format_of, starts_like_a_picture
 from pmavae_cli.images.large import LargePicture, open_large

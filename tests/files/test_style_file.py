@@ -15,6 +15,7 @@ from safetensors.torch import save as safetensors_save
 from small_config import CONFIG
 
 from pmavae import PMAVAE, Latents, Style
+from pmavae.autoencoder import encode_style
 from pmavae.errors import LatentFileError
 from pmavae.files.latent_file import (
     LatentHeader,
@@ -24,9 +25,8 @@ from pmavae.files.latent_file import (
     style_to_bytes,
     write_style,
 )
-from pmavae.latents import expected_shapes
-from pmavae.style import mix_style
-from pmavae.style_source import STYLE_SIDE, encode_style, fit_side, style_view
+from pmavae.images.pixels import STYLE_SIDE, fit_side, style_view
+from pmavae.latents import expected_shapes, mix_style
 from pmavae.style_transfer.repainting import repaint
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "style-v1.safetensors"

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from pmavae import PMAVAE, PRESETS
-from pmavae import style as style_statistics
 from pmavae.blocks import MobileConv, ParallelMambaBlock
 from pmavae.inference import fused as inference
+from pmavae.inference import layers
 from pmavae.paint import PaintBlock, grain
 from pmavae.scan import fused
 from pmavae.ss2d import SS2D
@@ -103,11 +103,11 @@ def test_a_block_in_strips_of_rows_is_the_block(rows: int, monkeypatch: pytest.M
 
 @torch.no_grad()
 def test_statistics_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(style_statistics, "PART", 16 * 7)
+    monkeypatch.setattr(layers, "PART", 16 * 7)
     x = torch.randn(1, 16, 9, 5) * torch.linspace(0, 3, 16)[:, None, None] + torch.randn(16, 1, 1) * 20
     with torch.enable_grad():
-        expected = style_statistics.statistics(x.double())
-    assert (style_statistics.statistics(x) - expected).abs().max() < 1e-4
+        expected = layers.statistics(x.double())
+    assert (layers.statistics(x) - expected).abs().max() < 1e-4
 
 
 @torch.no_grad()

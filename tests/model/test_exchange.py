@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmavae.exchange import exchange, exchange_variances
+from pmavae.latents import exchange, exchange_variances
 
 
 @settings(deadline=None)

@@ -9,8 +9,7 @@ from PIL import Image
 from pmavae import PMAVAE, PRESETS
 from pmavae.config import ModelConfig
 from pmavae.errors import ImageError
-from pmavae.exchange import exchange
-from pmavae.latents import expected_shapes
+from pmavae.latents import exchange, expected_shapes
 from pmavae.paint import grain
 
 BUDGETS = {

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pmavae import PRESETS
-from pmavae.style import join_style, mix_style, normalise, restore, split_style, statistics
+from pmavae.latents import join_style, mix_style, normalise, restore, split_style, statistics
 
 CONFIG = PRESETS["tiny"]
 

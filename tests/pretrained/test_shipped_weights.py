@@ -10,11 +10,11 @@ from PIL import Image
 
 from pmavae import PMAVAE
 from pmavae.images.metrics import psnr
+from pmavae.latents import mix_style
 from pmavae.pretrained.weights import Manifest, weights_folder
 from pmavae.restoration.levels import Levels, estimate_levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import restore, restore_pixels
-from pmavae.style import mix_style
 from pmavae.style_transfer.distances import octaves, sliced_wasserstein
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary

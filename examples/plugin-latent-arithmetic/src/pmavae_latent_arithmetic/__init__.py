@@ -45,8 +45,7 @@ class Blend(Task):
         return True
 
     def transform(self, content: list[Named], context: Context, numbers: list[float] | None) -> Latents:
-        from pmavae.exchange import exchange
-        from pmavae.style import join_style, normalise, restore, split_style, statistics
+        from pmavae.latents import exchange, join_style, normalise, restore, split_style, statistics
 
         numbers = numbers or [1.0] * len(content)
         if len(numbers) != len(content):
