@@ -3,10 +3,10 @@
     z_detail = interpolation of z_base's coarse channels + texture
 
 In each cell of 16 px the texture has 4 Haar coefficients a channel of z_detail: the cell's mean, which after
-the exchange (exchange.py) is fine texture, and three differences, which are edges and coarser texture. What
-is kept of them is their strength in the cell, a number for the means and one for the differences, and how it
-is shared by the channels around it. What can be varied is the pattern. So no texture comes up where there
-was none, none gets colours that were not there, and what is too faint to be seen changes as faintly.
+the exchange (`pmavae.latents`) is fine texture, and three differences, which are edges and coarser texture.
+What is kept of them is their strength in the cell, a number for the means and one for the differences, and
+how it is shared by the channels around it. What can be varied is the pattern. So no texture comes up where
+there was none, none gets colours that were not there, and what is too faint to be seen changes as faintly.
 
 A surface is about as strong all around. Where a cell is much stronger than the faintest one beside it, an
 edge of something runs through it, or an eye looks out of it: to draw that anew would break it. z_base does
