@@ -83,7 +83,6 @@ EXCEPTIONS: dict[str, set[str]] = {
     },
     "pmavae_cli.images.writing": {
         "pmavae_cli.run.jobs",
-        "pmavae_cli.run.reader",
     },
 }
 

@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -22,7 +21,7 @@ from pmavae.images.picture_files import UNREADABLE
 from pmavae.images.pixels import STRIP, Pixels
 from pmavae_cli.images.icc import is_sound, to_srgb
 from pmavae_cli.images.metadata import pack
-from pmavae_cli.images.reading import TooLargeError, metadata_of, millions, xmp_of
+from pmavae_cli.images.reading import Picture, TooLargeError, metadata_of, millions, xmp_of
 
 if TYPE_CHECKING:
     import pyvips
@@ -40,19 +39,11 @@ _CLASSES: dict[bytes, type[ImageFile]] = {
 }
 
 
-@dataclass(frozen=True)
-class LargePicture:
-    """The first frame of a picture file, whose pixels are still in it."""
-
-    rows: Rows
-    carried: dict[str, str]  # see metadata.py; without transparency
-    notes: tuple[str, ...]  # what of the file is not used
-
-
-def open_large(place: bytes | Path, name: str, found: TooLargeError) -> LargePicture:
+def open_large(place: bytes | Path, name: str, found: TooLargeError) -> Picture:
     """A JPEG, PNG or TIFF file, or its bytes, of more pixels than `read_picture` takes.
 
-    found: what that raised. Raises ImageError, in one sentence that starts with the name.
+    found: what that raised. The result has rows in place of pixels, and no transparency.
+    Raises ImageError, in one sentence that starts with the name.
     """
     has = f"{name} has {millions(found.pixels)} million pixels"
     if found.pixels > MAX_PIXELS:
@@ -81,7 +72,7 @@ def _start(stream: BinaryIO, length: int) -> bytes:
     return stream.read(length)
 
 
-def _opened(image: ImageFile, place: bytes | Path, name: str, has: str) -> LargePicture:
+def _opened(image: ImageFile, place: bytes | Path, name: str, has: str) -> Picture:
     try:
         import pyvips  # noqa: F401
     except (ImportError, OSError):  # the binding without the library
@@ -121,7 +112,7 @@ def _opened(image: ImageFile, place: bytes | Path, name: str, has: str) -> Large
         carried["exif"] = pack(exif)
     if xmp := xmp_of(image):
         carried["xmp"] = pack(xmp)
-    return LargePicture(rows, carried, tuple(notes))
+    return Picture(None, carried, tuple(notes), rows=rows)
 
 
 def is_large(width: int, height: int) -> bool:

@@ -19,6 +19,7 @@ from pmavae.config import MIN_SIZE
 from pmavae.errors import ImageError
 from pmavae.images.picture_files import UNREADABLE, upright
 from pmavae.images.pixels import STEP, Pixels, eight_bits, luma, strips
+from pmavae.images.row_source import RowSource
 from pmavae_cli.images.codecs import bits_of, is_read_here, read_channels
 from pmavae_cli.images.formats import READABLE, READABLE_NAMES, starts_like_a_picture
 from pmavae_cli.images.icc import is_sound, to_srgb
@@ -85,10 +86,11 @@ def millions(pixels: int) -> int:
 class Picture:
     """The first frame of a picture file, upright."""
 
-    pixels: Pixels  # (H, W, 3), uint16 where the file has 16 bits a channel
+    pixels: Pixels | None  # (H, W, 3), uint16 where the file has 16 bits a channel; None where it is large
     carried: dict[str, str]  # see metadata.py
     notes: tuple[str, ...]  # what of the file is not used
     tables: Mapping[int, Sequence[int]] | None = None  # quantisation tables of a JPEG file
+    rows: RowSource | None = None  # of a large one, whose pixels are still in the file
 
 
 def read_picture(stream: BinaryIO, name: str) -> Picture:
@@ -123,6 +125,7 @@ def read_picture(stream: BinaryIO, name: str) -> Picture:
 def read_mask(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
     """The greys of a picture file, (H, W), black where it is transparent; raises as `read_picture` does."""
     picture = read_picture(stream, name)
+    assert picture.pixels is not None
     grey = luma(eight_bits(picture.pixels))
     if (alpha := unpack_alpha(picture.carried)) is not None:
         grey = np.asarray(ImageChops.multiply(Image.fromarray(grey), Image.fromarray(eight_bits(alpha))))

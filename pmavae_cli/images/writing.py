@@ -12,9 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from pmavae import Latents, Style
 from pmavae.errors import ImageError
-from pmavae.files.latent_file import latents_to_bytes, style_to_bytes
 from pmavae.files.tensors import atomic_file, write_atomically
 from pmavae.images.pixels import Pixels, eight_bits, luma, sixteen_bits
 from pmavae_cli.images.codecs import (
@@ -28,23 +26,11 @@ from pmavae_cli.images.codecs import (
 )
 from pmavae_cli.images.formats import Format
 from pmavae_cli.images.icc import from_srgb, is_grey, is_sound
-from pmavae_cli.images.metadata import fit_header, unpack, unpack_alpha
+from pmavae_cli.images.metadata import unpack, unpack_alpha
 from pmavae_cli.images.transparency import fit_alpha
 from pmavae_cli.run.jobs import Output, OutputError
-from pmavae_cli.run.reader import Session
 
 MAX_METADATA = {"JPEG": 65_500}  # of a kind: one segment of a JPEG file
-
-
-def render_latents(session: Session, latents: Latents, carried: Mapping[str, str]) -> tuple[bytes, list[str]]:
-    """A latent file, and a note for all that it cannot hold."""
-    kept, notes = fit_header(carried)
-    return latents_to_bytes(latents, session.header(kept), session.dtype), notes
-
-
-def render_style(session: Session, style: Style) -> bytes:
-    """A latent file that holds a style alone."""
-    return style_to_bytes(style, session.header({}), session.dtype)
 
 
 def check_size(width: int, height: int, form: Format) -> None:

@@ -11,17 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from pmavae import Latents, Style
+from pmavae import Style
 from pmavae.config import MIN_SIZE
-from pmavae.images.pixels import Pixels
+from pmavae.files.latent_file import latents_to_bytes, style_to_bytes
 from pmavae_cli.api import Task
 from pmavae_cli.images.formats import Format
 from pmavae_cli.images.large import is_large
+from pmavae_cli.images.metadata import fit_header
 from pmavae_cli.images.writing import (
     STRIP_FORMATS,
-    render_latents,
     render_picture,
-    render_style,
     write,
     write_strips,
 )
@@ -29,113 +28,49 @@ from pmavae_cli.options import RunOptions
 from pmavae_cli.run.checks import pixels_of
 from pmavae_cli.run.inputs import is_file
 from pmavae_cli.run.jobs import Job, Output
-from pmavae_cli.run.reader import LatentsError, Session, pixel_type
+from pmavae_cli.run.reader import Item, LatentsError, Session
 
 
-@dataclass(frozen=True)
-class LatentResult:
-    """Latents, which a picture file is decoded from."""
+def ready(item: Item, form: Format) -> Item:
+    """The item with what a file of this format holds, and nothing else; all that takes a model is done.
 
-    session: Session
-    latents: Latents
-    carried: Mapping[str, str]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in px."""
-        return self.latents.width, self.latents.height
-
-    def converted(self, form: Format) -> LatentResult | PixelResult | StripResult:
-        """What a file of this format holds; all that takes a model is done here, but for `StripResult`."""
-        if not form.is_image:
-            return self
-        if is_large(*self.size) and form.pillow in STRIP_FORMATS:
-            return StripResult(self.session, self.latents, self.carried)
-        dtype = pixel_type(self.carried) if form.deep else np.uint8
-        return PixelResult(self.session, self.session.model.decode_pixels(self.latents, dtype), self.carried)
-
-    def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
-        """The bytes of a file, once converted, and a note for all that it cannot hold."""
-        return render_latents(self.session, self.latents, self.carried)
-
-
-@dataclass(frozen=True)
-class PixelResult:
-    """Pixels, which a latent file is encoded from."""
-
-    session: Session
-    pixels: Pixels  # (H, W, 3)
-    carried: Mapping[str, str]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in px."""
-        return self.pixels.shape[1], self.pixels.shape[0]
-
-    def converted(self, form: Format) -> LatentResult | PixelResult:
-        """What a file of this format holds; all that takes a model is done here."""
-        if form.is_image:
-            return self
-        return LatentResult(self.session, self.session.encoded(self.pixels), self.carried)
-
-    def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
-        """The bytes of a file, once converted, and a note for all that it cannot hold."""
-        return render_picture(self.pixels, self.carried, form, quality)
-
-
-@dataclass(frozen=True)
-class StripResult:
-    """Latents that are decoded while they are written, because the pixels are too many for memory."""
-
-    session: Session
-    latents: Latents
-    carried: Mapping[str, str]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in px."""
-        return self.latents.width, self.latents.height
-
-    def write(self, output: Output, quality: int, overwrite: bool) -> list[str]:
-        """Put a file in its place, and return a note for all that it cannot hold."""
-        dtype = pixel_type(self.carried) if output.format.deep else np.uint8
-        strips = self.session.model.decode_rows(self.latents, dtype)
-        return write_strips(output, strips, self.size, self.carried, quality, overwrite)
-
-
-@dataclass(frozen=True)
-class StyleResult:
-    """A style, which only a latent file can hold."""
-
-    session: Session
-    style: Style
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height, in px, of the picture that it is of."""
-        return self.style.width, self.style.height
-
-    def converted(self, form: Format) -> StyleResult:
-        """The style itself; raises LatentsError for a picture."""
+    But so large a picture is decoded while it is written, in strips. Raises LatentsError for a picture of a
+    style.
+    """
+    if item.style is not None:
         if form.is_image:
             raise LatentsError(f"a {form.name} picture cannot hold a style: name a .safetensors file")
-        return self
-
-    def render(self, form: Format, quality: int) -> tuple[bytes, list[str]]:
-        """The bytes of a file; what came with the picture stays with the picture."""
-        return render_style(self.session, self.style), []
-
-
-Result = LatentResult | PixelResult | StyleResult
-Converted = Result | StripResult  # what is saved
+        return item
+    if not form.is_image:
+        return Item(item.session, item.metadata, coded=item.latents)
+    if item.pixels is not None or (is_large(*item.size) and form.pillow in STRIP_FORMATS):
+        return item
+    return Item(item.session, item.metadata, item.as_pixels(form.deep))
 
 
-def as_result(session: Session, returned: Any, carried: Mapping[str, str], task: Task) -> Result:
+def save(item: Item, output: Output, quality: int, overwrite: bool) -> list[str]:
+    """Put an item that is `ready` in its place, and return a note for all that its file cannot hold."""
+    form, session, notes = output.format, item.session, list[str]()
+    if item.style is not None:  # what came with the picture stays with the picture
+        data = style_to_bytes(item.style, session.header({}), session.dtype)
+    elif not form.is_image:
+        kept, notes = fit_header(item.metadata)
+        data = latents_to_bytes(item.latents, session.header(kept), session.dtype)
+    elif item.pixels is not None:
+        data, notes = render_picture(item.pixels, item.metadata, form, quality)
+    else:
+        rows = session.model.decode_rows(item.latents, item.dtype if form.deep else np.uint8)
+        return write_strips(output, rows, item.size, item.metadata, quality, overwrite)
+    write(output, data, overwrite)
+    return notes
+
+
+def as_result(session: Session, returned: Any, metadata: Mapping[str, str], task: Task) -> Item:
     """Check what a task returned; raises LatentsError where it is not what the task has to return."""
     if task.takes == "latents" and isinstance(returned, Style):
-        return StyleResult(session, session.check_style(returned, task.name))
+        return Item(session, style=session.check_style(returned, task.name))
     if task.takes == "latents" and not isinstance(returned, np.ndarray):
-        return LatentResult(session, session.check(returned, task.name), carried)
+        return Item(session, metadata, coded=session.check(returned, task.name))
     if not isinstance(returned, np.ndarray):
         raise LatentsError(f"task {task.name} returned {type(returned).__name__} instead of pixels")
     shape, kind = returned.shape, returned.dtype
@@ -143,8 +78,8 @@ def as_result(session: Session, returned: Any, carried: Mapping[str, str], task:
     if kind not in kinds or len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < MIN_SIZE:
         wanted = " or ".join(map(str, kinds))
         raise LatentsError(f"task {task.name} returned {kind} {shape} instead of {wanted} pixels (H, W, 3)")
-    carried = {key: value for key, value in carried.items() if key != "depth" or kind == np.uint16}
-    return PixelResult(session, returned, carried)
+    kept = {key: value for key, value in metadata.items() if key != "depth" or kind == np.uint16}
+    return Item(session, kept, returned)
 
 
 MAX_PIXELS = 25_000_000  # of the outputs of a job beside which another may be in memory
@@ -189,7 +124,7 @@ class Saver:
     ) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def save(self, job: Job, results: Sequence[tuple[Output, Converted]], start: float) -> None:
+    def save(self, job: Job, results: Sequence[tuple[Output, Item]], start: float) -> None:
         """Begin to save converted results; `wait` has to have been called for those before.
 
         start: the time.perf_counter() at which the job began.
@@ -207,7 +142,7 @@ class Saver:
                 raise error
 
     def _save(
-        self, results: Sequence[tuple[Output, Converted]], start: float
+        self, results: Sequence[tuple[Output, Item]], start: float
     ) -> tuple[list[Saved], Exception | None]:
         saved: list[Saved] = []
         try:
@@ -217,11 +152,7 @@ class Saver:
             return saved, error
         return saved, None
 
-    def save_now(self, output: Output, result: Converted, start: float) -> Saved:
+    def save_now(self, output: Output, result: Item, start: float) -> Saved:
         """Save in the thread of the caller, which Ctrl-C then ends at once."""
-        if isinstance(result, StripResult):
-            notes = result.write(output, self._options.quality, self._options.overwrite)
-        else:
-            data, notes = result.render(output.format, self._options.quality)
-            write(output, data, self._options.overwrite)
+        notes = save(result, output, self._options.quality, self._options.overwrite)
         return Saved(output, result.size, notes, time.perf_counter() - start)

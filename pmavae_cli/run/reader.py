@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from pmavae.pretrained.manifest import WeightsIndex, released_weights
 from pmavae.pretrained.network import Builder
 from pmavae_cli.console import Console
 from pmavae_cli.images.formats import LATENTS, format_of, starts_like_a_picture
-from pmavae_cli.images.large import LargePicture, open_large
+from pmavae_cli.images.large import open_large
 from pmavae_cli.images.metadata import METADATA
 from pmavae_cli.images.reading import Picture, TooLargeError, read_mask, read_picture
 from pmavae_cli.options import RunOptions, go_offline
@@ -42,42 +43,55 @@ from pmavae_cli.run.models import RunModels, choose_device
 _READING = Lock()
 
 
-_Picture = TypeVar("_Picture", bound=Picture | LargePicture)
-
-
 class LatentsError(PMAVAEError):
     """Latents that no file can hold."""
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """One input as latents."""
+class Item:
+    """A picture in transit: what it was read as or a task made of it, and what comes with it."""
 
-    latents: Latents
-    carried: dict[str, str]  # see images/metadata.py
-    pixels: Pixels | None = None  # (H, W, 3), what was encoded; None out of a latent file or a large picture
+    session: Session
+    metadata: Mapping[str, str] = field(default_factory=dict)  # see images/metadata.py
+    pixels: Pixels | None = None  # (H, W, 3)
+    rows: RowSource | None = None  # of a picture that is too large to be read as a whole
+    coded: Latents | None = None  # of a latent file, or of a task
+    style: Style | None = None  # where no more is there, or asked for
+    tables: Mapping[int, Sequence[int]] | None = None  # quantisation tables of a JPEG file
+    stored: bool = False  # read from a latent file or a style file
 
+    @cached_property
+    def latents(self) -> Latents:
+        """Those that it came as, else what is encoded when they are first asked for, as once stored."""
+        if self.coded is not None:
+            return self.coded
+        pixels = self.rows if self.pixels is None else self.pixels
+        assert pixels is not None, "a style is no picture"
+        return self.session.encoded(pixels)
 
-@dataclass(frozen=True)
-class LoadedStyle:
-    """The style of a file."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in px."""
+        if self.pixels is not None:
+            return self.pixels.shape[1], self.pixels.shape[0]
+        found = self.style or self.latents
+        return found.width, found.height
 
-    style: Style
-    picture: NDArray[np.uint8] | None  # (H, W, 3), what it is of; None out of a style file
-    fixed: bool  # encoded before, at a scale of its own
+    @property
+    def grey(self) -> bool:
+        """Whether it came as a greyscale picture."""
+        return self.metadata.get("mode") == "L"
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What its pixels are kept in: uint16 where it came with 16 bits a channel."""
+        return np.dtype(np.uint16 if self.metadata.get("depth") == "16" else np.uint8)
 
-@dataclass(frozen=True)
-class LoadedPixels:
-    """One input as pixels."""
-
-    pixels: Pixels  # (H, W, 3)
-    carried: dict[str, str]
-    tables: Mapping[int, Sequence[int]] | None  # of a JPEG file
-    decoded: bool  # out of latents
-
-
-_Found = Loaded | Style | Picture | LargePicture
+    def as_pixels(self, deep: bool = True) -> Pixels:
+        """Its own pixels, or what its latents decode to, of `dtype`, or where it is not deep of 8 bits."""
+        if self.pixels is not None:
+            return self.pixels
+        return self.session.model.decode_pixels(self.latents, self.dtype if deep else np.uint8)
 
 
 @dataclass(frozen=True)
@@ -111,53 +125,38 @@ class Session(RunModels):
 
     def load(
         self, source: Source, side: int | None = None, ahead: Picture | None = None, large: bool = False
-    ) -> Loaded:
-        """A picture or a latent file as latents; raises PMAVAEError, naming it, in one sentence.
+    ) -> Item:
+        """A picture or a latent file; raises PMAVAEError, naming it, in one sentence.
 
-        side: the longer side, in px, to which a picture is resized before it is encoded. ahead: the picture,
-        where it was read before. large: whether a picture may have more pixels than are read as a whole; the
-        result is then without them.
+        side: the longer side, in px, to which a picture is resized. ahead: the picture, where it was read
+        before. large: whether a picture may have more pixels than are read as a whole; there are then only
+        its rows.
         """
-        found = self._noted(ahead, source) if ahead else self._read(source, large=large and not side)
-        if isinstance(found, Loaded):
-            return found
-        if isinstance(found, LargePicture):
-            return Loaded(self.encoded(found.rows), found.carried)
-        assert isinstance(found, Picture)
-        pixels = fit_side(eight_bits(found.pixels), side) if side else found.pixels
-        return Loaded(self.encoded(pixels), found.carried, pixels)
+        found = self._item(ahead, source) if ahead else self._read(source, large=large and not side)
+        if side and found.pixels is not None:
+            return replace(found, pixels=fit_side(eight_bits(found.pixels), side), tables=None)
+        return found
 
     def encoded(self, pixels: Pixels | RowSource) -> Latents:
         """The latents of a picture, as they are once stored."""
         # The log-variances would double a latent file for the few tasks that could use them.
         return self.as_stored(replace(self.model.encode(pixels), logvar_base=None, logvar_detail=None))
 
-    def load_pixels(
-        self, source: Source, side: int | None = None, ahead: Picture | None = None
-    ) -> LoadedPixels:
-        """A picture as its pixels, a latent file as what it decodes to; raises as `load` does."""
-        found = self._noted(ahead, source) if ahead else self._read(source)
-        if isinstance(found, Loaded):
-            pixels = self.model.decode_pixels(found.latents, pixel_type(found.carried))
-            return LoadedPixels(pixels, found.carried, None, decoded=True)
-        assert isinstance(found, Picture)
-        pixels = fit_side(eight_bits(found.pixels), side) if side else found.pixels
-        return LoadedPixels(pixels, found.carried, None if side else found.tables, decoded=False)
+    def load_style(self, source: Source, scale: float = 1.0) -> Item:
+        """The style of a picture by `style_view`, or of a latent file; raises as `load` does.
 
-    def load_style(self, source: Source, scale: float = 1.0) -> LoadedStyle:
-        """The style of a picture by `style_view`, or of a latent file; raises as `load` does."""
+        The picture is there too, in 8 bits, but for a style file.
+        """
         found = self._read(source, style=True)
-        if isinstance(found, Style):
-            return LoadedStyle(found, None, fixed=True)
-        if isinstance(found, Loaded):
-            whole = found.latents
-            style = Style(whole.z_style, whole.width, whole.height)
-            return LoadedStyle(style, self.model.decode_pixels(whole), fixed=True)
-        assert isinstance(found, Picture)
-        pixels = eight_bits(found.pixels)
-        latents = self.as_stored(self.model.encode(style_view(pixels, scale)))
+        if found.style is not None:
+            return found
+        if found.stored:
+            latents, pixels = found.latents, found.as_pixels(deep=False)
+        else:
+            pixels = eight_bits(found.as_pixels())
+            latents = self.as_stored(self.model.encode(style_view(pixels, scale)))
         style = Style(latents.z_style, latents.width, latents.height)
-        return LoadedStyle(style, pixels, fixed=False)
+        return replace(found, pixels=pixels, style=style)
 
     def load_mask(self, source: Source) -> NDArray[np.uint8]:
         """The greys of a picture, (H, W), black where it is transparent; raises as `load` does."""
@@ -173,7 +172,7 @@ class Session(RunModels):
         """The latents of another picture or latent file."""
         return self.load(Source(str(path), Path(path))).latents
 
-    def _read(self, source: Source, style: bool = False, large: bool = False) -> _Found:
+    def _read(self, source: Source, style: bool = False, large: bool = False) -> Item:
         if source.path is None:
             return self._parse(sys.stdin.buffer.read(), source, style, large)
         try:
@@ -183,7 +182,7 @@ class Session(RunModels):
         except OSError as reason:
             raise ImageError(f"{source.name} cannot be read: {reason.strerror or reason}") from None
 
-    def _parse(self, content: bytes | BinaryIO, source: Source, style: bool, large: bool) -> _Found:
+    def _parse(self, content: bytes | BinaryIO, source: Source, style: bool, large: bool) -> Item:
         stream = io.BytesIO(content) if isinstance(content, bytes) else content
         first_bytes = stream.read(12)
         stream.seek(0)
@@ -198,9 +197,10 @@ class Session(RunModels):
             found, header = read(place, known.__getitem__, name=source.name)
             check_weights(header, self.model.weights_id, self.model.weights_sha256, source.name)
             if isinstance(found, Style):
-                return replace(found, z_style=found.z_style.to(self.model.device))
-            return Loaded(found.to(self.model.device), self._kept(header.picture))
-        picture: Picture | LargePicture
+                style_alone = replace(found, z_style=found.z_style.to(self.model.device))
+                return Item(self, style=style_alone, stored=True)
+            kept = self._kept(header.picture)
+            return Item(self, kept, coded=found.to(self.model.device), stored=True)
         with _READING:
             try:
                 picture = read_picture(stream, source.name)
@@ -208,15 +208,16 @@ class Session(RunModels):
                 if not large:
                     raise
                 picture = open_large(place, source.name, reason)
-        return self._noted(picture, source)
+        return self._item(picture, source)
 
-    def _noted(self, picture: _Picture, source: Source) -> _Picture:
+    def _item(self, picture: Picture, source: Source) -> Item:
         for note in picture.notes:
             self.console.note(f"{source.name}: {note}")
-        return replace(picture, carried=self._kept(picture.carried))
+        kept = self._kept(picture.carried)
+        return Item(self, kept, picture.pixels, picture.rows, tables=picture.tables)
 
     def read_ahead(self, source: Source) -> Picture | None:
-        """A picture file for `load` and `load_pixels`, read without a model or a word, as in a thread.
+        """A picture file for `load`, read without a model or a word, as in a thread.
 
         None for a latent file. Raises as `load` does.
         """
@@ -281,8 +282,3 @@ class Session(RunModels):
 
 def _rounded(z: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return z.to(dtype).to(torch.float32, memory_format=torch.contiguous_format).contiguous()
-
-
-def pixel_type(carried: Mapping[str, str]) -> np.dtype[Any]:
-    """What the pixels of a picture are kept in: uint16 where it came with 16 bits a channel."""
-    return np.dtype(np.uint16 if carried.get("depth") == "16" else np.uint8)

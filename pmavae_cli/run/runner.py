@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ from pmavae_cli.progress import Bars, bars
 from pmavae_cli.run.failures import Ended, Failures
 from pmavae_cli.run.inputs import InputError, MaskSource, Source, StyleSource
 from pmavae_cli.run.jobs import Job
-from pmavae_cli.run.outputs import Result, Saved, Saver, as_result, is_small
-from pmavae_cli.run.reader import LatentsError, Loaded, LoadedPixels, Session
+from pmavae_cli.run.outputs import Saved, Saver, as_result, is_small, ready
+from pmavae_cli.run.reader import Item, LatentsError, Session
 
 
 class Runner:
@@ -119,12 +119,12 @@ class Runner:
             (output, result) for output, result in zip(job.outputs, results, strict=True) if not output.exists
         ]
         if small:
-            converted = [(output, result.converted(output.format)) for output, result in pairs]
+            converted = [(output, ready(result, output.format)) for output, result in pairs]
             self._tell_saved(saver)
             saver.save(job, converted, start)
             return
         for output, result in pairs:
-            self._tell(job, saver.save_now(output, result.converted(output.format), start))
+            self._tell(job, saver.save_now(output, ready(result, output.format), start))
 
     def _tell(self, job: Job, saved: Saved) -> None:
         for note in saved.notes:
@@ -143,29 +143,25 @@ class Runner:
             }
         )
 
-    def _results(self, job: Job, ahead: Picture | None) -> list[Result]:
+    def _results(self, job: Job, ahead: Picture | None) -> list[Item]:
         """What the task makes of one input, or of those it gathers."""
         if self.gathers:
             returned = self._transform(job, self._gathered(job))
             return [as_result(self.session, result, {}, self.task) for result in returned]
         if self.task.takes == "latents":
             source = self._load(job.source, ahead)
-            grey = source.carried.get("mode") == "L"
             pixels = None if source.pixels is None else self._allowed(source.pixels)
-            depth = 16 if self.task.deep and source.carried.get("depth") == "16" else 8
-            returned = self._transform(job, source.latents, grey=grey, pixels=pixels, depth=depth)
-            return [
-                as_result(self.session, result, _carried(source, result), self.task) for result in returned
-            ]
-        picture = self._load_pixels(job.source, ahead)
+            depth = 8 * source.dtype.itemsize if self.task.deep else 8
+            returned = self._transform(job, source.latents, grey=source.grey, pixels=pixels, depth=depth)
+            return [as_result(self.session, found, _metadata(source, found), self.task) for found in returned]
+        picture, whole = self._load_pixels(job.source, ahead)
         scale = self.task.scale(**self.task_options)
-        height, width = (scale * side for side in picture.pixels.shape[:2])
+        height, width = (scale * side for side in whole.shape[:2])
         for output in job.outputs:
             check_size(width, height, output.format)
-        grey = picture.carried.get("mode") == "L"
-        depth = 8 * picture.pixels.itemsize
-        returned = self._transform(job, picture.pixels, tables=picture.tables, grey=grey, depth=depth)
-        return [as_result(self.session, pixels, picture.carried, self.task) for pixels in returned]
+        depth = 8 * whole.itemsize
+        returned = self._transform(job, whole, tables=picture.tables, grey=picture.grey, depth=depth)
+        return [as_result(self.session, pixels, picture.metadata, self.task) for pixels in returned]
 
     def _open_cache(self) -> Path:
         return cache_folder(self.registry.owner(self.task.name).name if self.registry else self.task.name)
@@ -178,7 +174,7 @@ class Runner:
                 if self.task.takes == "latents":
                     found.append(Named(source.stem, self._load(source).latents, source.name))
                 else:
-                    pixels = self._load_pixels(source).pixels
+                    _, pixels = self._load_pixels(source)
                     found.append(Named(source.stem, pixels, source.name))
             if self.failures.ended:
                 raise Ended
@@ -186,24 +182,25 @@ class Runner:
             raise InputError("none of the inputs can be read")
         return found
 
-    def _load(self, source: Source, ahead: Picture | None = None) -> Loaded:
+    def _load(self, source: Source, ahead: Picture | None = None) -> Item:
         loaded = self.session.load(source, self.side, ahead, self.task.large)
-        if self.makes_style and loaded.pixels is None:
+        if self.makes_style and loaded.stored:
             self.files.report_fixed(source)
         return loaded
 
-    def _load_pixels(self, source: Source, ahead: Picture | None = None) -> LoadedPixels:
-        loaded = self.session.load_pixels(source, self.side, ahead)
-        if loaded.decoded:
+    def _load_pixels(self, source: Source, ahead: Picture | None = None) -> tuple[Item, Pixels]:
+        loaded = self.session.load(source, self.side, ahead)
+        pixels = loaded.as_pixels()
+        if loaded.stored:
             self.console.note(
                 f"{source.name} holds latents and no pixels: {self.task.name} starts from what they "
                 "decode to, and can be no truer",
                 once="decoded",
             )
-        if loaded.pixels.dtype == np.uint8 or self.task.deep:
-            return loaded
-        self.console.note(f"{source.name} has 16 bits a channel, of which {self.task.name} uses 8")
-        return replace(loaded, pixels=eight_bits(loaded.pixels))
+        if pixels.dtype != np.uint8 and not self.task.deep:
+            self.console.note(f"{source.name} has 16 bits a channel, of which {self.task.name} uses 8")
+            pixels = eight_bits(pixels)
+        return loaded, pixels
 
     def _allowed(self, pixels: Pixels) -> Pixels:
         return pixels if self.task.deep else eight_bits(pixels)
@@ -247,9 +244,9 @@ class Runner:
         return results
 
 
-def _carried(source: Loaded, result: Any) -> dict[str, str]:
+def _metadata(source: Item, result: Any) -> dict[str, str]:
     """What of the input goes with a result."""
-    carried = dict(source.carried)
+    carried = dict(source.metadata)
     # z_style holds the colours: a grey picture in another style is no longer meant to be grey.
     if isinstance(result, Latents) and not torch.equal(source.latents.z_style, result.z_style):
         carried.pop("mode", None)
@@ -343,13 +340,14 @@ class ParameterFiles:
     def _read_style(self, source: StyleSource) -> Weighted:
         scale = 1.0 if self.scale is None else self.scale
         loaded = self.session.load_style(source, scale)
-        picture = loaded.picture
-        if loaded.fixed and (picture is None or not self.uses_pictures):
+        picture = loaded.pixels
+        if loaded.stored and (picture is None or not self.uses_pictures):
             self.report_fixed(source)
         if picture is not None:
             # Hundreds of styles have to fit in memory, and a sheet shows them no larger than a cell.
             largest = round(CELL_SIDE * max(1.0, scale)) if self.gathers else PICTURE_SIDE
             picture = fit_side(picture, min(largest, max(picture.shape[:2])))
+        assert loaded.style is not None
         return Weighted(source.stem, loaded.style, source.weight, picture)
 
     def report_fixed(self, source: Source) -> None:

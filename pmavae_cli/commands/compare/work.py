@@ -23,7 +23,7 @@ from pmavae_cli.images.transparency import fit_alpha
 from pmavae_cli.options import RunOptions
 from pmavae_cli.run.inputs import Source
 from pmavae_cli.run.jobs import OutputError
-from pmavae_cli.run.reader import LoadedPixels, Session
+from pmavae_cli.run.reader import Item, Session
 
 COLOURS = ("red", "green", "blue")
 
@@ -65,8 +65,8 @@ def compare_sources(
     The weights that decode latent files have names by the index.
     """
     session = Session.open(options, console, index=index)
-    first, second = session.load_pixels(a), session.load_pixels(b)
-    pixels, others = first.pixels, second.pixels
+    first, second = session.load(a), session.load(b)
+    pixels, others = first.as_pixels(), second.as_pixels()
     alpha, other_alpha = _alpha(first), _alpha(second)
     size, other_size = (pixels.shape[1], pixels.shape[0]), (others.shape[1], others.shape[0])
     if size != other_size and not resize:
@@ -80,7 +80,7 @@ def compare_sources(
             fit_alpha(other_alpha, *size, other_alpha.dtype),
         )
     found_alpha = None
-    if first.carried.get("alpha") or second.carried.get("alpha"):
+    if first.metadata.get("alpha") or second.metadata.get("alpha"):
         found_alpha = compare_pictures(_three(eight_bits(alpha)), _three(eight_bits(other_alpha)))
         pixels, others = _on_white(pixels, alpha), _on_white(others, other_alpha)
     if pixels.dtype != others.dtype:
@@ -90,7 +90,7 @@ def compare_sources(
         pictures=(eight_bits(pixels), eight_bits(others)),
         found=compare_pictures(pixels, others),
         alpha=found_alpha,
-        grey=first.carried.get("mode") == second.carried.get("mode") == "L",
+        grey=first.metadata.get("mode") == second.metadata.get("mode") == "L",
         resized=size != other_size,
     )
 
@@ -146,9 +146,9 @@ def show(compared: Compared, output: Path, gain: float, overwrite: bool, console
     write_atomically(output, data, error=OutputError)
 
 
-def _alpha(loaded: LoadedPixels) -> Pixels:
-    height, width = loaded.pixels.shape[:2]
-    alpha = unpack_alpha(loaded.carried)
+def _alpha(loaded: Item) -> Pixels:
+    width, height = loaded.size
+    alpha = unpack_alpha(loaded.metadata)
     if alpha is None:
         return np.full((height, width), 255, np.uint8)
     return fit_alpha(alpha, width, height, alpha.dtype)  # a latent file may keep it at a lower resolution

@@ -29,6 +29,7 @@ def describe_picture(stream: BinaryIO, name: str) -> dict[str, Any]:
             image.load()
             orientation = _orientation(image)
             bits = _bits(image, stream)
+            assert picture.pixels is not None  # only `open_large` leaves them in the file
             height, width = picture.pixels.shape[:2]
             return {
                 "kind": "picture",
