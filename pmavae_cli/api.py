@@ -198,11 +198,22 @@ class Context:
     grey: bool = False  # whether the input is a greyscale picture
     pixels: Pixels | None = None  # (H, W, 3): what the latents are of, where the input is a picture
     depth: int = 8  # bits a channel of the input, 16 only where the task is `deep`: those to return
+    open_latents: Callable[[], Latents] | None = None  # what `latents` is; None in a task that gathers
 
     @property
     def model(self) -> PMAVAE:
         """The autoencoder, in evaluation mode, on the device where the latents are."""
         return self.open_model()
+
+    @property
+    def latents(self) -> Latents:
+        """Those of the input, as `transform` is given them; of a picture, encoded when first asked for.
+
+        Raises ValueError in a task that gathers.
+        """
+        if self.open_latents is None:
+            raise ValueError("several inputs together have no latents of their own")
+        return self.open_latents()
 
     @property
     def features(self) -> FeatureNetwork:
@@ -235,7 +246,7 @@ class Task(ABC):
     params: ClassVar[Sequence[click.Parameter]] = ()  # passed to transform by name
     writes: ClassVar[Literal["image", "latents"]] = "image"  # where the output's suffix does not say
     input_name: ClassVar[str] = "INPUT"  # what the usage line calls the inputs
-    takes: ClassVar[Literal["latents", "pixels"]] = "latents"  # what transform is given, and returns
+    takes: ClassVar[Literal["latents", "pixels", "either"]] = "latents"  # what transform gets and returns
     large: ClassVar[bool] = False  # takes latents of pictures with more pixels than are read as a whole
     deep: ClassVar[bool] = (
         False  # whether it takes pixels of 16 bits, where an input has them, and returns such
@@ -250,10 +261,11 @@ class Task(ABC):
 
         content: by `takes`, the picture's Latents (batch 1, float32, on the model's device) or its pixels,
         (H, W, 3) uint8, or uint16 where the task is `deep`; not to be changed in place. Pixels of a latent
-        file are those it decodes to. options: the values of `params`, by name. Returns what it takes, or
-        exactly `count(**options)` of them. A task that takes latents may return pixels as well, from which a
-        latent file is then encoded anew, or a Style where `makes_style` says so. Where the task `gathers`,
-        content is a list of Named.
+        file are those it decodes to. A task that takes either gets what the input is, latents or pixels, and
+        has the latents of both as `context.latents`; where it gathers, it gets latents.
+        options: the values of `params`, by name. Returns what it takes, or exactly `count(**options)` of
+        them. A task that takes latents may return pixels as well, from which a latent file is then encoded
+        anew, or a Style where `makes_style` says so. Where the task `gathers`, content is a list of Named.
         Raise ValueError, with one sentence, for an input that cannot be transformed: the runner reports it
         with the input's name and goes on.
         """

@@ -21,6 +21,7 @@ class StyleMix(Task):
     name = "style-mix"
     help = "Repaint pictures in the palette and texture of others."
     input_name = "CONTENT"
+    takes = "either"
     deep = True
     params = (
         click.Argument(["style"], type=STYLE),
@@ -71,7 +72,7 @@ class StyleMix(Task):
 
     def transform(
         self,
-        content: Latents | list[Named],
+        content: Latents | Pixels | list[Named],
         context: Context,
         style: tuple[Weighted, ...],
         more: tuple[Weighted, ...],
@@ -101,12 +102,13 @@ class StyleMix(Task):
         if isinstance(content, list):
             return _sheet(content, brushes, keep, context)
         if brushes[0].steps:
-            return brushes[0].paint(_pixels(content, context), keep, context.progress)
+            return brushes[0].paint(_pixels(context), keep, context.progress)
+        latents = context.latents
         mixture = [(weighted.style.z_style, weighted.weight) for weighted in styles]
         # Pixels only where they are asked for: latents lose nothing on their way to the next task.
         if strength > 0 and keep.anything:
-            return repaint(context.model, content, mixture, strength, keep, dtype=f"uint{context.depth}")
-        return content.replace(z_style=mix_style(content.z_style, mixture, strength))
+            return repaint(context.model, latents, mixture, strength, keep, dtype=f"uint{context.depth}")
+        return latents.replace(z_style=mix_style(latents.z_style, mixture, strength))
 
 
 class Brush:
@@ -189,11 +191,11 @@ def _small(latents: Latents, context: Context) -> Latents:
     return context.model.encode(fit_side(context.model.decode_pixels(latents), CELL_SIDE))
 
 
-def _pixels(latents: Latents, context: Context) -> Pixels:
+def _pixels(context: Context) -> Pixels:
     """The input's own pixels, or what its latents decode to."""
     if context.pixels is not None:
         return context.pixels
-    return context.model.decode_pixels(latents, f"uint{context.depth}")
+    return context.model.decode_pixels(context.latents, f"uint{context.depth}")
 
 
 @hookimpl

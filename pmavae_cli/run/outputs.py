@@ -67,9 +67,9 @@ def save(item: Item, output: Output, quality: int, overwrite: bool) -> list[str]
 
 def as_result(session: Session, returned: Any, metadata: Mapping[str, str], task: Task) -> Item:
     """Check what a task returned; raises LatentsError where it is not what the task has to return."""
-    if task.takes == "latents" and isinstance(returned, Style):
+    if task.takes != "pixels" and isinstance(returned, Style):
         return Item(session, style=session.check_style(returned, task.name))
-    if task.takes == "latents" and not isinstance(returned, np.ndarray):
+    if task.takes != "pixels" and not isinstance(returned, np.ndarray):
         return Item(session, metadata, coded=session.check(returned, task.name))
     if not isinstance(returned, np.ndarray):
         raise LatentsError(f"task {task.name} returned {type(returned).__name__} instead of pixels")

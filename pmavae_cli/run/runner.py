@@ -59,7 +59,7 @@ class Runner:
         self.makes_style = task.makes_style(**self.task_options)
         # What is wrong with the weights is wrong for every input, so it ends the run before the first.
         _ = self.session.task_model if task.weights else None
-        _ = self.session.model if task.takes == "latents" else None
+        _ = self.session.model if task.takes != "pixels" else None
         self.files = ParameterFiles(
             self.session,
             console,
@@ -148,11 +148,13 @@ class Runner:
         if self.gathers:
             returned = self._transform(job, self._gathered(job))
             return [as_result(self.session, result, {}, self.task) for result in returned]
-        if self.task.takes == "latents":
+        if self.task.takes != "pixels":
             source = self._load(job.source, ahead)
             pixels = None if source.pixels is None else self._allowed(source.pixels)
             depth = 8 * source.dtype.itemsize if self.task.deep else 8
-            returned = self._transform(job, source.latents, grey=source.grey, pixels=pixels, depth=depth)
+            either = self.task.takes == "either" and pixels is not None
+            content = pixels if either else source.latents
+            returned = self._transform(job, content, source, pixels=pixels, depth=depth)
             return [as_result(self.session, found, _metadata(source, found), self.task) for found in returned]
         picture, whole = self._load_pixels(job.source, ahead)
         scale = self.task.scale(**self.task_options)
@@ -160,7 +162,7 @@ class Runner:
         for output in job.outputs:
             check_size(width, height, output.format)
         depth = 8 * whole.itemsize
-        returned = self._transform(job, whole, tables=picture.tables, grey=picture.grey, depth=depth)
+        returned = self._transform(job, whole, picture, tables=picture.tables, depth=depth)
         return [as_result(self.session, pixels, picture.metadata, self.task) for pixels in returned]
 
     def _open_cache(self) -> Path:
@@ -171,7 +173,7 @@ class Runner:
         found = []
         for source in job.gathered:
             with self.failures.told(source.name):
-                if self.task.takes == "latents":
+                if self.task.takes != "pixels":
                     found.append(Named(source.stem, self._load(source).latents, source.name))
                 else:
                     _, pixels = self._load_pixels(source)
@@ -210,9 +212,9 @@ class Runner:
         self,
         job: Job,
         content: Any,
+        source: Item | None = None,
         *,
         tables: Mapping[int, Sequence[int]] | None = None,
-        grey: bool = False,
         pixels: Pixels | None = None,
         depth: int = 8,
     ) -> list[Any]:
@@ -230,9 +232,10 @@ class Runner:
                 open_features=lambda: self.session.features,
                 open_cache=self._open_cache,
                 device=self.session.device,
-                grey=grey,
+                grey=source is not None and source.grey,
                 pixels=pixels,
                 depth=depth,
+                open_latents=(lambda: source.latents) if source else None,
             )
             returned: Any = self.task.transform(content, context, **self.task_options)
         several = isinstance(returned, Iterable) and not isinstance(returned, np.ndarray)

@@ -266,3 +266,23 @@ def test_a_terminal_sees_the_loss(here: Path, weights: str) -> None:
     assert re.search(rb"loss \d+\.\d{3}", shown)
     assert on_a_terminal(*mix, "-o", "c.png", "-q")[1] == b""
     assert data("b.png") == data("c.png")
+
+
+def test_a_picture_that_is_painted_step_by_step_is_not_encoded(
+    run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pixels are all that counts; those of a style are encoded at a size of their own."""
+    from pmavae import PMAVAE
+
+    picture((64, 48)).save("large.png")
+    encode, sizes = PMAVAE.encode, []
+
+    def counting(model: PMAVAE, image: Any, *arguments: Any) -> Any:
+        sizes.append(image.shape[:2])
+        return encode(model, image, *arguments)
+
+    monkeypatch.setattr(PMAVAE, "encode", counting)
+    run("style-mix", "large.png", "x.png", "--refine", "2", "-o", "out.png")
+    assert len(sizes) == 1
+    run("style-mix", "large.png", "x.png", "--refine", "0", "-o", "rough.png")
+    assert len(sizes) == 3
