@@ -27,7 +27,7 @@ from pmavae.config import BASE_STRIDE
 from pmavae.images.pixels import Pixels, sixteen_bits
 from pmavae.images.row_source import ArrayRows
 from pmavae.inference.encoding import encode_in_bands
-from pmavae.inference.strips import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands
+from pmavae.inference.strips import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands, widest
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import plan_tiles, restore_pixels
@@ -80,7 +80,7 @@ def codec(model: PMAVAE, pixels: NDArray[np.uint8]) -> list[Row]:
         return f"{name} in {len(bands)} bands", psnr(made, whole), figure
 
     whole, encoded = (model.decode_pixels(z, np.uint16) for z in (latents, banded))
-    found = [row("encode", encoded, whole, model.encoder.widest, ENCODER_HALO)]
+    found = [row("encode", encoded, whole, widest(model.encoder.stages[0]), ENCODER_HALO)]
     painted = latents.z_style.clone()
     painted[:, -1] = 1.0
     changed = {
@@ -94,7 +94,7 @@ def codec(model: PMAVAE, pixels: NDArray[np.uint8]) -> list[Row]:
         model.working_bytes = 2**40
         whole = model.decode_pixels(z, np.uint16)
         model.working_bytes = BAND << 20
-        found.append(row(name, model.decode_pixels(z, np.uint16), whole, model.decoder.widest, halo))
+        found.append(row(name, model.decode_pixels(z, np.uint16), whole, widest(model.decoder.stage2), halo))
     return found
 
 

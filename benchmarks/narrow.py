@@ -37,10 +37,11 @@ from PIL import Image
 from torch import Tensor
 
 from pmavae import PMAVAE
-from pmavae.blocks import MobileConv
 from pmavae.images.pixels import Pixels, to_pixels
+from pmavae.inference.decoding import decode
 from pmavae.inference.fused import conv_add, conv_silu, strips_of
 from pmavae.inference.precision import fast_dtype
+from pmavae.model import MobileConv
 
 CALIBRATION = 8  # pictures
 CROP = 256  # px; the side of what is calibrated on
@@ -108,8 +109,7 @@ def layers_of(block: MobileConv, height: int, width: int, runs: int) -> str:
 
 def show_bf16(model: PMAVAE, photos: list[Pixels], sizes: list[str], runs: int) -> None:
     def decoded(latents: tuple[Tensor, ...], dtype: torch.dtype | None) -> Tensor:
-        picture: Tensor = model.decoder(*latents, paint=False, fine=dtype)
-        return picture
+        return decode(model.decoder, *latents, paint=False, fine=dtype)
 
     for size in sizes:
         latents = latents_of(model, scaled(photos[0], size))

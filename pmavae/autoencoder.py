@@ -15,16 +15,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pmavae.config import BASE_STRIDE, MIN_SIZE, ModelConfig
-from pmavae.decoder import Decoder
-from pmavae.encoder import Encoder
 from pmavae.errors import ImageError, WeightsError
 from pmavae.images.pixels import Pixels, style_view, to_pixels
 from pmavae.images.row_source import ArrayRows, RowSource
-from pmavae.inference.decoding import decode_in_bands
-from pmavae.inference.encoding import encode_in_bands
+from pmavae.inference.decoding import decode, decode_in_bands
+from pmavae.inference.encoding import encode, encode_in_bands
 from pmavae.inference.precision import decoding_dtype
-from pmavae.inference.strips import WORKING_BYTES, fitting_rows
+from pmavae.inference.strips import WORKING_BYTES, fitting_rows, widest
 from pmavae.latents import Latents, Style, expected_shapes, padded
+from pmavae.model import Decoder, Encoder
 from pmavae.pretrained.folder import check_config, refuse_foreign_config, write_config
 from pmavae.pretrained.hub_push import CARD_FILE, push
 from pmavae.pretrained.manifest import WeightsIndex
@@ -114,7 +113,7 @@ class PMAVAE(nn.Module):
         else:
             picture = to_tensor(image).to(self.device)
             height, width = picture.shape[-2:]
-            posterior = self.encoder(reflect_pad(picture))
+            posterior = encode(self.encoder, reflect_pad(picture))
         return Latents(
             z_base=posterior.z_base,
             z_detail=posterior.z_detail,
@@ -139,7 +138,7 @@ class PMAVAE(nn.Module):
         """What `decode` gives; with a dtype, to be rounded to it. z: `_checked`."""
         painted = bool(z.z_style[:, -1].any())
         fine = None if dtype is None else decoding_dtype(self.device, dtype, painted)
-        picture: Tensor = self.decoder(z.z_base, z.z_detail, z.z_style, paint=painted, fine=fine)
+        picture = decode(self.decoder, z.z_base, z.z_detail, z.z_style, painted, fine)
         return picture[..., : z.height, : z.width].clamp(0, 1)
 
     @torch.no_grad()
@@ -170,7 +169,7 @@ class PMAVAE(nn.Module):
             raise ValueError(f"expected the latents of one picture, got {latents.z_base.shape[0]}")
         checked = self._checked(latents)
         rows, columns = (-(-side // BASE_STRIDE) for side in (latents.height, latents.width))
-        if rows <= fitting_rows(columns * BASE_STRIDE, self.decoder.widest, self.working_bytes):
+        if rows <= fitting_rows(columns * BASE_STRIDE, widest(self.decoder.stage2), self.working_bytes):
             return iter([to_pixels(self._decoded(checked, dtype)[0], dtype)])
         return decode_in_bands(self.decoder, checked, dtype, self.working_bytes)
 
@@ -178,7 +177,7 @@ class PMAVAE(nn.Module):
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype not in (np.uint8, np.uint16):
             return False
         rows, columns = (-(-side // BASE_STRIDE) for side in pixels.shape[:2])
-        return rows > fitting_rows(columns * BASE_STRIDE, self.encoder.widest, self.working_bytes)
+        return rows > fitting_rows(columns * BASE_STRIDE, widest(self.encoder.stages[0]), self.working_bytes)
 
     def _checked(self, latents: Latents) -> Latents:
         """Latents of this model's shapes, on its device, float32 and in one memory layout."""

@@ -19,14 +19,13 @@ the recurrence itself walks the image in four orders. No sequence is ever flatte
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.inference.fused import conv_alone, conv_silu, is_plain_inference
-from pmavae.inference.offload import in_strips
-from pmavae.scan import directional_scan, fused_scan_for
+from pmavae.scan import FusedScan, directional_scan, fused_scan_for
 
 DIRECTIONS = 4
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # Mamba's range for the initial step sizes
@@ -72,17 +71,10 @@ class SS2D(nn.Module):
         self.A_log.copy_(torch.arange(1, self.d_state + 1).float().log())
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out_proj(self.before_projection(x))
-
-    def before_projection(self, x: Tensor) -> Tensor:
-        """All but the last projection."""
-        u = self.scanned_in(x) if is_plain_inference(x) else F.silu(self.conv(self.in_proj(x)))
-        y = self.selective_scan(u.permute(0, 2, 3, 1))  # (B, H, W, C)
-        return self.out_norm(y).to(x.dtype).permute(0, 3, 1, 2)
-
-    def scanned_in(self, x: Tensor) -> Tensor:
-        """What is scanned, for inference: x (B, C, H, W), projected and convolved."""
-        return conv_silu(conv_alone(x, self.in_proj), self.conv, self.conv.weight, self.conv.bias)
+        u = F.silu(self.conv(self.in_proj(x))).permute(0, 2, 3, 1)  # (B, H, W, C)
+        y = self.out_norm(self.selective_scan(u)).to(x.dtype)
+        projected: Tensor = self.out_proj(y.permute(0, 3, 1, 2))
+        return projected
 
     def selective_scan(self, u: Tensor) -> Tensor:
         """(B, H, W, C) to (B, H, W, C), as `selective_scan_2d`."""
@@ -99,17 +91,13 @@ def selective_scan_2d(
 
     Half precision would lose the state: with decays near 1 a scan adds thousands of steps.
     """
-    rank, d_state = dt_proj.shape[-1], A_log.shape[-1]
     with torch.autocast(u.device.type, enabled=False):
         u = u if u.dtype == torch.float64 else u.float()
-        projected = _projected(u, x_proj).unflatten(-1, (DIRECTIONS, -1))  # (B, H, W, 4, R + 2N)
-        if fused := fused_scan_for(u):
-            rate = torch.exp(A_log)  # (4, C, N)
-            y = fused(u, _of_state(projected, rank, 0), dt_proj, dt_bias, rate[..., 0], D.sum(0))
-            for state in range(1, d_state):  # states of a channel share nothing but its step sizes
-                own = _of_state(projected, rank, state)
-                y += fused(u, own, dt_proj, dt_bias, rate[..., state], torch.zeros_like(D[0]))
-            return y
+        projected = F.linear(u, x_proj.flatten(0, 1).to(u.dtype))  # (B, H, W, 4 · (R + 2N))
+        projected = projected.unflatten(-1, (DIRECTIONS, -1))
+        if scan := fused_scan_for(u):
+            return by_fused_scan(scan, u, projected, dt_proj, dt_bias, A_log, D)
+        rank, d_state = dt_proj.shape[-1], A_log.shape[-1]
         projected = projected.permute(3, 0, 1, 2, 4)  # (4, B, H, W, R + 2N)
         low_rank, B, C = projected.split((rank, d_state, d_state), dim=-1)
         delta = low_rank.flatten(1, 3) @ dt_proj.transpose(1, 2).to(u.dtype)  # (4, B*H*W, C)
@@ -123,19 +111,32 @@ def selective_scan_2d(
         return y + u * D.sum(0)
 
 
+def by_fused_scan(
+    scan: FusedScan,
+    u: Tensor,
+    projected: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    **into: Any,
+) -> Tensor:
+    """What `selective_scan_2d` gives, by a scan with one state a channel.
+
+    projected: (B, H, W, 4, R + 2N), Δ in its bottleneck, B and C of all directions. into: see
+    `selective_cpu.selective_scan`.
+    """
+    rank, rate = dt_proj.shape[-1], torch.exp(A_log)  # (4, C, N)
+    y = scan(u, _of_state(projected, rank, 0), dt_proj, dt_bias, rate[..., 0], D.sum(0), **into)
+    for state in range(1, A_log.shape[-1]):  # states of a channel share nothing but its step sizes
+        own = _of_state(projected, rank, state)
+        y += scan(u, own, dt_proj, dt_bias, rate[..., state], torch.zeros_like(D[0]))
+    return y
+
+
 def _of_state(projected: Tensor, rank: int, state: int) -> Tensor:
     """Of (…, R + 2N), the R low-rank step sizes and B and C of one state, (…, R + 2)."""
     d_state = (projected.shape[-1] - rank) // 2
     if d_state == 1:
         return projected
     return projected[..., [*range(rank), rank + state, rank + d_state + state]]
-
-
-def _projected(u: Tensor, x_proj: Tensor) -> Tensor:
-    """(B, H, W, C) to (B, H, W, 4 * (R + 2N)): Δ in its bottleneck, B and C of all directions."""
-    weight = x_proj.flatten(0, 1).to(u.dtype)
-
-    def project(x: Tensor) -> Tensor:
-        return F.linear(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
-
-    return in_strips(project, u.permute(0, 3, 1, 2), weight.shape[0]).permute(0, 2, 3, 1)

@@ -19,25 +19,8 @@ EXCEPTIONS: dict[str, set[str]] = {
         "pmavae.style_transfer.config",
         "pmavae.vmamba.config",
     },
-    "pmavae.blocks": {
-        "pmavae.inference.fused",
-        "pmavae.inference.offload",
-    },
-    "pmavae.decoder": {
-        "pmavae.inference.fused",
-        "pmavae.inference.offload",
-    },
-    "pmavae.encoder": {
-        "pmavae.inference.fused",
-        "pmavae.inference.layers",
-        "pmavae.inference.offload",
-    },
     "pmavae.network_config": {
         "pmavae.files.json_values",
-    },
-    "pmavae.paint": {
-        "pmavae.inference.fused",
-        "pmavae.inference.offload",
     },
     "pmavae.pretrained.model_card": {
         "pmavae.style_transfer.config",
@@ -61,17 +44,6 @@ EXCEPTIONS: dict[str, set[str]] = {
         "pmavae.style_transfer.config",
         "pmavae.texture.config",
         "pmavae.vmamba.config",
-    },
-    "pmavae.scan.fused": {
-        "pmavae.inference.fused",
-    },
-    "pmavae.scan.selective_cpu": {
-        "pmavae.inference.fused",
-        "pmavae.inference.offload",
-    },
-    "pmavae.ss2d": {
-        "pmavae.inference.fused",
-        "pmavae.inference.offload",
     },
     "pmavae_cli.commands.bench.restoration_scores": {
         "pmavae_cli.plugins.denoise",

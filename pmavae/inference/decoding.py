@@ -1,21 +1,22 @@
-"""Decoding in bands; see strips.py."""
+"""Decoding, of a whole picture and in bands; see strips.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
 from numpy.typing import DTypeLike
 from torch import Tensor
 
-from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
-from pmavae.decoder import Decoder, Stage
 from pmavae.images.pixels import Pixels, to_pixels
+from pmavae.inference.fused import can_fuse
 from pmavae.inference.heap import trim
-from pmavae.inference.offload import let_go, maps_in_memory_up_to
+from pmavae.inference.layers import shuffle_up, steps, with_noise
+from pmavae.inference.offload import added, in_strips, let_go, maps_in_memory_up_to
 from pmavae.inference.precision import decoding_dtype
 from pmavae.inference.strips import (
     HALO,
@@ -29,9 +30,38 @@ from pmavae.inference.strips import (
     plan_bands,
     rows_of,
     sample_bands,
+    widest,
 )
 from pmavae.latents import Latents
-from pmavae.paint import PaintBlock, grain
+from pmavae.model import Decoder, MobileConv, PaintBlock, Stage, grain
+
+
+@torch.no_grad()
+def decode(
+    decoder: Decoder,
+    z_base: Tensor,
+    z_detail: Tensor,
+    z_style: Tensor,
+    paint: bool = True,
+    fine: torch.dtype | None = None,
+) -> Tensor:
+    """What the decoder gives, (B, 3, H, W).
+
+    fine: the dtype of the two fine stages, of one picture without paint on the CPU; see `decoding_dtype`.
+    """
+    if not can_fuse(z_base):
+        return cast(Tensor, decoder(z_base, z_detail, z_style, paint))
+    base, detail = decoder.restored(z_base, z_detail, z_style)
+    codes = Codes(*decoder.codes(z_style, paint))
+    picture = decoder.linear(base, detail)
+    x = _coarse(decoder, base, detail, codes)
+    x = x if fine is None else x.to(fine)
+    for up, stage in ((decoder.up4, decoder.stage4), (decoder.up2, decoder.stage2)):
+        x = shuffle_up(up, x)
+        for step in steps(stage, codes.style, codes.brush, codes.amount):
+            x = step(x)
+    picture = picture.add_(0.5).add_(shuffle_up(decoder.out, x))
+    return picture + codes.amount * shuffle_up(decoder.paint_out, x).float() if paint else picture
 
 
 def decode_in_bands(
@@ -42,11 +72,11 @@ def decode_in_bands(
         base, detail = decoder.restored(latents.z_base, latents.z_detail, latents.z_style)
         codes = Codes(*decoder.codes(latents.z_style, paint=bool(latents.z_style[:, -1].any())))
         trim()
-        x = decoder.coarse(base, detail, codes.style, codes.brush, codes.amount)
+        x = _coarse(decoder, base, detail, codes)
         fine = decoding_dtype(x.device, dtype, painted=codes.brush is not None) or x.dtype
         trim()
         rows = base.shape[2]
-        fitting = fitting_rows(base.shape[3] * BASE_STRIDE, decoder.widest, working_bytes)
+        fitting = fitting_rows(base.shape[3] * BASE_STRIDE, widest(decoder.stage2), working_bytes)
         halo = HALO if codes.brush is None else PAINT_HALO
         sample = sample_bands(rows, fitting, halo)
         gates = gates_of(sample, fitting)
@@ -75,13 +105,26 @@ class Codes:
     amount: Tensor
 
 
+def _coarse(decoder: Decoder, base: Tensor, detail: Tensor, codes: Codes) -> Tensor:
+    """The features at the stride of z_detail, after its blocks."""
+    x = in_strips(decoder.base_in, base, decoder.base_in.out_channels, reach=1)
+    for step in steps(decoder.stage16, codes.style, codes.brush, codes.amount):
+        x = step(x)
+    beside = in_strips(decoder.detail_in, detail, decoder.detail_in.out_channels, reach=1)
+    x = added(in_strips(partial(shuffle_up, decoder.up8), x, beside.shape[1], rows_out=2), beside)
+    del beside
+    for step in steps(decoder.stage8, codes.style, codes.brush, codes.amount):
+        x = step(x)
+    return x
+
+
 def _fine(decoder: Decoder, codes: Codes, x: Tensor, bands: list[Band], gates: Gates) -> Tensor:
     """The two fine stages and the output, but for what is linear, on bands of one size: (B, 3, h, W)."""
-    x = _stage(decoder.stage4, codes, decoder.up4(x), bands, gates, 4)
-    x = _stage(decoder.stage2, codes, decoder.up2(x), bands, gates, 2)
-    picture: Tensor = decoder.out(x).float()
+    x = _stage(decoder.stage4, codes, shuffle_up(decoder.up4, x), bands, gates, 4)
+    x = _stage(decoder.stage2, codes, shuffle_up(decoder.up2, x), bands, gates, 2)
+    picture = shuffle_up(decoder.out, x).float()
     if codes.brush is not None:
-        picture += codes.amount * decoder.paint_out(x)
+        picture += codes.amount * shuffle_up(decoder.paint_out, x)
     return picture.add_(0.5)
 
 
@@ -94,5 +137,5 @@ def _stage(stage: Stage, codes: Codes, x: Tensor, bands: list[Band], gates: Gate
     firsts = [band.outer_first * BASE_STRIDE // stride for band in bands]
     noise = torch.cat([grain(height, width, x.device, first) for first in firsts])
     for brush in cast(Iterable[PaintBlock], stage.paint):
-        x = brush.with_noise(x, noise, codes.brush, codes.amount)
+        x = with_noise(brush, x, noise, codes.brush, codes.amount)
     return x

@@ -1,17 +1,19 @@
-"""Encoding in bands; see strips.py."""
+"""Encoding, of a whole picture and in bands; see strips.py."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
-from pmavae.encoder import Encoder, Posterior
 from pmavae.images.row_source import RowSource
+from pmavae.inference.fused import can_fuse, in_channels_last
 from pmavae.inference.heap import trim
-from pmavae.inference.offload import empty_map, let_go, maps_in_memory_up_to
+from pmavae.inference.layers import forward, statistics
+from pmavae.inference.offload import both_in_strips, empty_map, in_strips, let_go, maps_in_memory_up_to
 from pmavae.inference.strips import (
     ENCODER_HALO,
     WORKING_BYTES,
@@ -22,8 +24,24 @@ from pmavae.inference.strips import (
     inner_of,
     plan_bands,
     sample_bands,
+    widest,
 )
-from pmavae.latents import log_statistics, padded
+from pmavae.latents import exchange, join_style, log_statistics, normalise, padded
+from pmavae.model import Encoder, MobileConv, Posterior, exchanged_logvars
+
+
+@torch.no_grad()
+def encode(encoder: Encoder, picture: Tensor) -> Posterior:
+    """What the encoder gives of pictures (B, 3, H, W)."""
+    if not can_fuse(picture):
+        return cast(Posterior, encoder(picture))
+    x = in_channels_last(picture - 0.5)
+    fine = []
+    for stage in _stages(encoder)[:2]:
+        for layer in stage:
+            x = forward(layer, x)
+        fine.append(statistics(x))
+    return _finish(encoder, _to_coarse(encoder, x), fine, *encoder.linear(picture))
 
 
 @torch.no_grad()
@@ -34,7 +52,7 @@ def encode_in_bands(
     trim()
     height, width = source.shape[:2]
     rows, columns = padded(height) // BASE_STRIDE, padded(width) // BASE_STRIDE
-    fitting = fitting_rows(columns * BASE_STRIDE, encoder.widest, working_bytes)
+    fitting = fitting_rows(columns * BASE_STRIDE, widest(encoder.stages[0]), working_bytes)
     sample = sample_bands(rows, fitting, ENCODER_HALO)
     gates = gates_of(sample, fitting)
     parts = [_padded_rows(source, band, device) for band in sample]
@@ -60,7 +78,57 @@ def encode_in_bands(
         del part, at8, own, whole, x
         trim()
         # Popped, so that each can go as soon as it has served.
-        return encoder.finish(wholes.pop(0), fine, wholes.pop(0), wholes.pop(0))
+        return _finish(encoder, wholes.pop(0), fine, wholes.pop(0), wholes.pop(0))
+
+
+def _stages(encoder: Encoder) -> list[nn.Sequential]:
+    """Of the strides 2 and 4, which are local but for their gates, and of 8 and 16."""
+    return cast(list[nn.Sequential], [*encoder.stages])
+
+
+def _to_coarse(encoder: Encoder, x: Tensor) -> Tensor:
+    """From the stride 4 to that of z_detail."""
+    coarser: Tensor = _stages(encoder)[2][0](x)
+    return coarser
+
+
+def _finish(
+    encoder: Encoder, x: Tensor, fine: list[Tensor], linear_detail: Tensor, linear_base: Tensor
+) -> Posterior:
+    """The rest, from the features at the stride of z_detail on, before their blocks.
+
+    fine: the statistics of the first two stages. linear_detail and linear_base: of `Encoder.linear`.
+    """
+    _, _, (_, *blocks), (step, *coarser) = _stages(encoder)
+    for block in blocks:
+        x = forward(block, x)
+    at8 = x
+    at16 = in_strips(step, at8, encoder.config.encoder_channels[3], reach=1, rows_in=2)
+    for block in coarser:
+        at16 = forward(block, at16)
+    of_detail = in_strips(encoder.detail_head, at8, 2 * encoder.config.detail_channels)
+    of_base = in_strips(encoder.base_head, at16, 2 * encoder.config.base_channels)
+    detail, logvar_detail = of_detail.float().chunk(2, dim=1)
+    base, logvar_base = of_base.float().chunk(2, dim=1)
+    learned, logvar_style = encoder.style_head([*fine, statistics(at8), statistics(at16)])
+    detail, base = detail + linear_detail, base + linear_base
+    del of_detail, of_base, linear_detail, linear_base, x, at8, at16
+    base_stats, detail_stats = statistics(base), statistics(detail)
+
+    def means(base: Tensor, detail: Tensor) -> tuple[Tensor, Tensor]:
+        return exchange(normalise(base, base_stats), normalise(detail, detail_stats))
+
+    z_base, z_detail = both_in_strips(means, base, detail)
+    del base, detail
+    logvar_base, logvar_detail = both_in_strips(exchanged_logvars, logvar_base, logvar_detail)
+    return Posterior(
+        z_base=z_base,
+        z_detail=z_detail,
+        z_style=join_style(base_stats, detail_stats, learned.float()),
+        logvar_base=logvar_base,
+        logvar_detail=logvar_detail,
+        logvar_style=logvar_style.float()[:, :, None, None],
+    )
 
 
 class Sums:
@@ -90,12 +158,12 @@ class Sums:
 def _fine(encoder: Encoder, x: Tensor, band: Band, gates: Gates, sums: list[Sums] | None) -> Tensor:
     """The two fine stages, and the step to the stride of z_detail, on bands of one size."""
     x = x - 0.5
-    for number, (stage, stride) in enumerate(zip(encoder.fine_stages, (2, 4), strict=True)):
+    for number, (stage, stride) in enumerate(zip(_stages(encoder)[:2], (2, 4), strict=True)):
         for layer in stage:
             x = gates.run(layer, x, None, band, stride) if isinstance(layer, MobileConv) else layer(x)
         if sums is not None:
             sums[number].add(inner_of(x, band, stride))
-    return encoder.to_coarse(x)
+    return _to_coarse(encoder, x)
 
 
 def _padded_rows(source: RowSource, band: Band, device: torch.device) -> Tensor:

@@ -14,23 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pmavae.scan.fused import can_fuse as can_fuse
+
 # That a map takes of the rows that are computed at a time, where a pass is local: they stay in the cache, and
 # malloc has the memory for the next rows at hand, where that of a large map is fetched page by page.
 STRIP_BYTES = 8 << 20
 SUM_BYTES = 1 << 20  # of a narrow map, widened, that are summed at a time
 
 _ONES = [1, 1]
-
-
-def is_plain_inference(x: Tensor) -> bool:
-    """Whether x is computed with on the CPU for its value alone: no gradient, no export, no autocast."""
-    return not (
-        torch.is_grad_enabled()
-        or x.device.type != "cpu"
-        or torch.compiler.is_compiling()
-        or torch.compiler.is_exporting()
-        or torch.is_autocast_enabled("cpu")
-    )
 
 
 @cache
@@ -133,4 +124,4 @@ def in_channels_last(x: Tensor) -> Tensor:
 
     In the other one it copies them into a layout of its own before most convolutions, and back after them.
     """
-    return x.contiguous(memory_format=torch.channels_last) if is_plain_inference(x) else x
+    return x.contiguous(memory_format=torch.channels_last) if can_fuse(x) else x

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pmavae.blocks import MobileConv
 from pmavae.config import BASE_STRIDE
 from pmavae.inference.fused import means_of
+from pmavae.inference.layers import after_gate, before_gate
+from pmavae.model import MobileConv
 
 # Rows of 16 px around a band, on which its pixels depend: of the encoder, and of the decoder without and with
 # paint, whose strokes reach farthest.
@@ -75,6 +76,11 @@ def fitting_rows(width: int, channels: int, working_bytes: int) -> int:
     return max(1, int(working_bytes / row_bytes))
 
 
+def widest(stage: nn.Module) -> int:
+    """Channels inside the blocks of a fine stage."""
+    return max(block.expand.out_channels for block in stage.modules() if isinstance(block, MobileConv))
+
+
 def rows_of(x: Tensor, band: Band, stride: int) -> Tensor:
     """The rows of features (1, C, H, W) of a stride that are computed for a band."""
     rows = BASE_STRIDE // stride
@@ -106,22 +112,24 @@ class Gates:
         """A block on a band; or on bands of a sample of one size, one in each row of the batch."""
         if not self._known and not self._together:
             return self._one_at_a_time(block, x, style, sample, stride)
-        y = block.before_gate(x, style)
+        y = before_gate(block, x, style)
         if not self._known:
             mean = means_of(inner_of(y, sample, stride)).mean(0)
             self.found.append(block.squeeze_excite.gate(mean[None])[0])
         gate = self.found[self._next]
         self._next += 1
-        return block.after_gate(y, x, gate)
+        return after_gate(block, y, x, gate)
 
     def _one_at_a_time(
         self, block: MobileConv, x: Tensor, style: Tensor | None, sample: Band, stride: int
     ) -> Tensor:
         """A block on a sample whose inside is too large; what is gated is computed twice instead."""
-        means = [means_of(inner_of(block.before_gate(part, style), sample, stride))[0] for part in x.split(1)]
+        means = [
+            means_of(inner_of(before_gate(block, part, style), sample, stride))[0] for part in x.split(1)
+        ]
         gate: Tensor = block.squeeze_excite.gate(torch.stack(means).mean(0)[None])[0]
         self.found.append(gate)
         result = torch.empty_like(x)
         for number, part in enumerate(x.split(1)):
-            result[number] = block.after_gate(block.before_gate(part, style), part, gate)[0]
+            result[number] = after_gate(block, before_gate(block, part, style), part, gate)[0]
         return result

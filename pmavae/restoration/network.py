@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.blocks import zero_init
+from pmavae.model import zero_init
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
 from pmavae.restoration.config import NOISE_UNIT, WORKING_BYTES, RestorationConfig

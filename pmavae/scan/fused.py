@@ -8,7 +8,6 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pmavae.inference.fused import is_plain_inference
 from pmavae.scan import selective_small
 
 # Longest side of a map that is scanned in plain torch. 32 is a picture of 256 pixels, at its finest scan.
@@ -16,7 +15,18 @@ from pmavae.scan import selective_small
 # depend on what was loaded or computed before it.
 SMALL_SIDE = 32
 
-FusedScan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+FusedScan = Callable[..., Tensor]
+
+
+def can_fuse(x: Tensor) -> bool:
+    """Whether x is computed with on the CPU for its value alone: no gradient, no export, no autocast."""
+    return not (
+        torch.is_grad_enabled()
+        or x.device.type != "cpu"
+        or torch.compiler.is_compiling()
+        or torch.compiler.is_exporting()
+        or torch.is_autocast_enabled("cpu")
+    )
 
 
 def fused_scan_for(u: Tensor) -> FusedScan | None:
@@ -25,7 +35,7 @@ def fused_scan_for(u: Tensor) -> FusedScan | None:
         return None
     if torch.is_grad_enabled():
         return _training()
-    if not is_plain_inference(u):
+    if not can_fuse(u):
         return None
     if max(u.shape[1:3]) <= SMALL_SIDE:
         return selective_small.selective_scan

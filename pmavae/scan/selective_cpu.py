@@ -9,6 +9,7 @@ Raises ImportError where `pmavae.scan.cpu` does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,6 @@ from numba import njit, prange, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from pmavae.inference.fused import strips_of
-from pmavae.inference.offload import empty_map, let_go
 from pmavae.scan.cpu import compiled, follow_torch_threads
 
 DIRECTIONS = 4
@@ -104,16 +103,27 @@ def _add_direction(u, raw, reads, bias, rate, y, state, shape, direction, first_
 
 
 def selective_scan(
-    u: Tensor, projected: Tensor, dt_proj: Tensor, dt_bias: Tensor, rate: Tensor, skip: Tensor
+    u: Tensor,
+    projected: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    rate: Tensor,
+    skip: Tensor,
+    *,
+    out: Tensor | None = None,
+    done: Callable[[int], None] | None = None,
 ) -> Tensor:
     """The sum over four directions, (B, H, W, C), of scans of u (B, H, W, C), with one state a channel.
 
     All float32 on the CPU. projected: (B, H, W, 4, R + 2), for each direction the low-rank step sizes, B and
     C. dt_proj: (4, C, R). dt_bias: (4, C). rate: −A, (4, C), above 0. skip: the sum of D, (C,).
+
+    out: what the sum is put into, with any values. done: told how many bytes of maps were read or written.
     """
     follow_torch_threads()
     u = u.contiguous()
-    y = _times(u, skip)
+    y = torch.empty_like(u) if out is None else out
+    _multiply(u, skip, y, done)
     for direction in range(DIRECTIONS):
         own = projected[..., direction, :]  # (B, H, W, R + 2)
         _add_in_chunks(
@@ -124,22 +134,29 @@ def selective_scan(
             rate[direction],
             y,
             direction,
+            done,
         )
     return y
 
 
-def _times(u: Tensor, skip: Tensor) -> Tensor:
-    """u (B, H, W, C) times skip (C,), in strips where it is large."""
-    by_channel = u.permute(0, 3, 1, 2)
-    y = empty_map(tuple(by_channel.shape), u).permute(0, 2, 3, 1)
-    for rows in strips_of(by_channel, u.shape[-1]):
-        torch.mul(u[:, rows], skip, out=y[:, rows])
-        let_go(2 * y[:, rows].numel() * y.element_size())
-    return y
+def _multiply(u: Tensor, skip: Tensor, y: Tensor, done: Callable[[int], None] | None) -> None:
+    """Put u (B, H, W, C) times skip (C,) into y, some lines at a time."""
+    at_once = max(1, CHUNK_BYTES // (u[:, :1].numel() * 4))
+    for part, result in zip(u.split(at_once, dim=1), y.split(at_once, dim=1), strict=True):
+        torch.mul(part, skip, out=result)
+        if done:
+            done(2 * part.numel() * 4)
 
 
 def _add_in_chunks(
-    u: Tensor, own: Tensor, dt_proj: Tensor, dt_bias: Tensor, rate: Tensor, y: Tensor, direction: int
+    u: Tensor,
+    own: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    rate: Tensor,
+    y: Tensor,
+    direction: int,
+    done: Callable[[int], None] | None,
 ) -> None:
     """Add the scan of one direction to y, with the step sizes of some lines at a time.
 
@@ -157,4 +174,5 @@ def _add_in_chunks(
         flat = (x.contiguous().view(-1).numpy() for x in arrays)
         steps = part.shape[0] // batch
         _add_direction(*flat, tuple(u.shape), direction, start * line, steps)
-        let_go(2 * part.shape[0] * channels * u.element_size())
+        if done:
+            done(2 * part.shape[0] * channels * 4)

@@ -37,12 +37,20 @@ class _Lines(NamedTuple):
 
 
 def selective_scan(
-    u: Tensor, projected: Tensor, dt_proj: Tensor, dt_bias: Tensor, rate: Tensor, skip: Tensor
+    u: Tensor,
+    projected: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    rate: Tensor,
+    skip: Tensor,
+    *,
+    out: Tensor | None = None,
+    done: object = None,
 ) -> Tensor:
     """As `selective_cpu.selective_scan`: (B, H, W, C) to the same shape; any sizes, float32 on the CPU."""
     batch, height, width, channels = u.shape
     rank = dt_proj.shape[2]
-    y = u * skip
+    y = torch.mul(u, skip, out=out)
     falling = rate.neg()
     # One direction of one picture at a time: its numbers stay in the cache.
     states, decays = (u.new_empty(height, width, channels) for _ in range(2))

@@ -16,6 +16,7 @@ from pmavae.errors import ImageError, PMAVAEError
 from pmavae.files.latent_file import LatentHeader, latents_to_bytes, read_latents
 from pmavae.images.metrics import psnr, ssim
 from pmavae.images.reading import SUFFIXES, decode_rgb
+from pmavae.inference.encoding import encode
 from pmavae.latents import split_style
 from pmavae.training.objectives.losses import ACTIVE_NATS, kl_per_channel
 
@@ -86,7 +87,7 @@ def latent_use(model: PMAVAE, paths: Iterable[Path]) -> dict[str, LatentUse]:
     """
     kls: dict[str, list[Tensor]] = {"z_base": [], "z_detail": [], "z_style": []}
     for path in paths:
-        posterior = model.encoder(reflect_pad(to_tensor(read_rgb(path)).to(model.device)))
+        posterior = encode(model.encoder, reflect_pad(to_tensor(read_rgb(path)).to(model.device)))
         learned = split_style(posterior.z_style, model.config)[2][:, :, None, None]
         kls["z_base"].append(kl_per_channel(posterior.z_base, posterior.logvar_base))
         kls["z_detail"].append(kl_per_channel(posterior.z_detail, posterior.logvar_detail))

@@ -17,7 +17,7 @@ from torch import Tensor
 from pmavae.autoencoder import PMAVAE
 from pmavae.config import ModelConfig
 from pmavae.errors import WeightsError
-from pmavae.paint import NOISE_CHANNELS
+from pmavae.model import NOISE_CHANNELS
 
 PIXEL_SHUFFLE = 4  # neighbouring channels that become one channel of twice the size
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.errors import WeightsError
-from pmavae.inference.fused import conv_silu, is_plain_inference
+from pmavae.inference.fused import can_fuse, conv_silu
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.weightless import weightless
 from pmavae.pretrained.weights import (
@@ -92,7 +92,7 @@ class SS2D(nn.Module):
 
     def _convolved(self, x: Tensor) -> Tensor:
         x = x.permute(0, 3, 1, 2)
-        if is_plain_inference(x) and x.dtype != torch.float64:  # which oneDNN does not have
+        if can_fuse(x) and x.dtype != torch.float64:  # which oneDNN does not have
             y = conv_silu(x, self.conv2d, self.conv2d.weight, self.conv2d.bias)
         else:
             y = F.silu(self.conv2d(x))

@@ -14,6 +14,7 @@ from torch import Tensor
 from pmavae import PMAVAE
 from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.inference import fused as inference
+from pmavae.inference.decoding import decode
 from pmavae.inference.fused import conv_alone, means_of, sums_of
 from pmavae.inference.precision import decoding_dtype, fast_dtype, set_precision
 
@@ -43,7 +44,7 @@ def latents(tiny: PMAVAE) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def decoded(model: PMAVAE, latents: tuple[Tensor, ...], dtype: torch.dtype | None = torch.bfloat16) -> Tensor:
-    made: Tensor = model.decoder(*latents, paint=False, fine=dtype)
+    made = decode(model.decoder, *latents, paint=False, fine=dtype)
     assert made.dtype == torch.float32
     return made[0].clamp(0, 1)
 

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pmavae import PMAVAE, PRESETS
-from pmavae.blocks import ParallelMambaBlock
 from pmavae.inference import fused as inference
+from pmavae.model import ParallelMambaBlock
 from pmavae.scan import fused
 
 SIDE = 128

@@ -10,7 +10,7 @@ from pmavae import PMAVAE, PRESETS
 from pmavae.config import ModelConfig
 from pmavae.errors import ImageError
 from pmavae.latents import exchange, expected_shapes
-from pmavae.paint import grain
+from pmavae.model import grain
 
 BUDGETS = {
     "tiny": (0.56e6, 1.91e6, 2.47e6),

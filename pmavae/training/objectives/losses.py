@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pmavae.encoder import Posterior
+from pmavae.model import Posterior
 
 ACTIVE_NATS = 0.01  # KL above which a latent channel says something
 LOG_MSE_SCALE, LOG_MSE_FLOOR = 0.012, 1e-5  # of about the size of L1; 50 dB, above which no crop counts more

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.encoder import Posterior
 from pmavae.images.metrics import feature_distance
 from pmavae.latents import join_style, mix_style, split_style
+from pmavae.model import Posterior
 from pmavae.style_transfer.distances import Wanted, content_distance, style_distances
 from pmavae.training.config import LossConfig, PaintConfig
 from pmavae.training.objectives.grid import grid_share
