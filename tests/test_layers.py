@@ -45,7 +45,7 @@ EXCEPTIONS: dict[str, set[str]] = {
         "pmavae.texture.config",
         "pmavae.vmamba.config",
     },
-    "pmavae_cli.commands.bench.restoration_scores": {
+    "pmavae_cli.commands.bench.restoration": {
         "pmavae_cli.plugins.denoise",
         "pmavae_cli.plugins.upscale",
         "pmavae_cli.task_command",

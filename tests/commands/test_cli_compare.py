@@ -15,7 +15,7 @@ import pytest
 from conftest import Command, picture
 from PIL import Image, ImageCms
 
-from pmavae_cli.commands.compare import page as comparison_page
+from pmavae_cli.commands.compare import work
 
 
 def shifted(image: Image.Image, by: tuple[int, int, int]) -> Image.Image:
@@ -172,7 +172,7 @@ def test_a_name_that_is_no_text(pmavae: Command, pair: Path) -> None:
 def test_large_pictures_are_shown_smaller(
     pmavae: Command, pair: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison_page, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(work, "MAX_PIXELS", 1000)
     result = pmavae("compare", "a.png", "b.png", "-o", "c.png")
     assert (result.status, result.lines[1].split()[-1]) == (0, "40.60")
     assert "are shown at" in result.err

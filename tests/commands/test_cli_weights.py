@@ -15,8 +15,7 @@ from conftest import Command
 from pmavae.pretrained.hub import Fetched, HubReference
 from pmavae.pretrained.manifest import Manifest, Shelf, WeightsIndex, released_weights
 from pmavae_cli.commands.weights.command import weights as weights_group
-from pmavae_cli.commands.weights.listing import all_weights, short_scores, show
-from pmavae_cli.commands.weights.verification import checks, verify
+from pmavae_cli.commands.weights.listing import all_weights, checks, short_scores, show, verify
 
 DOCS = Path(__file__).parents[2] / "docs"
 INDEX = released_weights()

@@ -97,8 +97,8 @@ def verify(ctx: click.Context, names: tuple[str, ...], as_json: bool, debug: boo
     status 1 if one is damaged or gone.
     """
     from pmavae.pretrained.hub import cached
-    from pmavae_cli.commands.weights.verification import checks, chosen
-    from pmavae_cli.commands.weights.verification import verify as verify_file
+    from pmavae_cli.commands.weights.listing import checks, chosen
+    from pmavae_cli.commands.weights.listing import verify as verify_file
 
     registry = ctx.find_object(Registry)
     assert registry is not None
@@ -250,7 +250,7 @@ def push(
     released weights, or what is said here. Nothing else is uploaded. The token is that of HF_TOKEN or of
     hf auth login; nothing is asked for.
     """
-    from pmavae_cli.commands.weights.pushing import push_folder
+    from pmavae_cli.commands.weights.importing import push_folder
 
     click.echo(
         push_folder(
