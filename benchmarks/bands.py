@@ -24,8 +24,7 @@ from PIL import Image
 
 from pmavae import PMAVAE
 from pmavae.config import BASE_STRIDE
-from pmavae.images.pixels import Pixels, sixteen_bits
-from pmavae.images.row_source import ArrayRows
+from pmavae.images.pixels import ArrayRows, Pixels, sixteen_bits
 from pmavae.inference.encoding import encode_in_bands
 from pmavae.inference.strips import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands, widest
 from pmavae.restoration.levels import Levels

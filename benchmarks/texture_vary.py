@@ -33,13 +33,13 @@ from pmavae.texture.coefficients import surface_share, take_apart
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import noised, vary
 from pmavae.training.evaluation import picture_paths, read_rgb, unit
-from pmavae.training.perceptual import EfficientNetLite
-from pmavae.training.texture_evaluation import (
+from pmavae.training.objectives.texture import (
     feature_statistics,
     frechet_distance,
     high_frequency_correlation,
     low_frequency_psnr,
 )
+from pmavae.training.perceptual import EfficientNetLite
 
 TEXTURE_MAPS = 4  # at strides 2, 2, 4 and 8; what is deeper knows objects
 CELL, GAP = 240, 4  # px of the sheet

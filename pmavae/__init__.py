@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pmavae.autoencoder import PMAVAE
+    from pmavae.config import PRESETS
     from pmavae.latents import Latents, Style
-    from pmavae.presets import PRESETS
 
 __all__ = ["PMAVAE", "PRESETS", "Latents", "Style"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "PMAVAE": "pmavae.autoencoder",
-    "PRESETS": "pmavae.presets",
+    "PRESETS": "pmavae.config",
     "Latents": "pmavae.latents",
     "Style": "pmavae.latents",
 }

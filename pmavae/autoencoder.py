@@ -14,19 +14,18 @@ from numpy.typing import DTypeLike
 from PIL import Image
 from torch import Tensor, nn
 
-from pmavae.config import BASE_STRIDE, MIN_SIZE, ModelConfig
+from pmavae.config import BASE_STRIDE, FEATURES_TASK, MIN_SIZE, VMAMBA_TASK, ModelConfig
 from pmavae.errors import ImageError, WeightsError
-from pmavae.images.pixels import Pixels, style_view, to_pixels
-from pmavae.images.row_source import ArrayRows, RowSource
+from pmavae.images.pixels import ArrayRows, Pixels, RowSource, style_view, to_pixels
 from pmavae.inference.decoding import decode, decode_in_bands
 from pmavae.inference.encoding import encode, encode_in_bands
 from pmavae.inference.precision import decoding_dtype
 from pmavae.inference.strips import WORKING_BYTES, fitting_rows, widest
 from pmavae.latents import Latents, Style, expected_shapes, padded
 from pmavae.model import Decoder, Encoder
-from pmavae.pretrained.folder import check_config, refuse_foreign_config, write_config
-from pmavae.pretrained.hub_push import CARD_FILE, push
+from pmavae.pretrained.hub import CARD_FILE, push
 from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.network import check_config, refuse_foreign_config, write_config
 from pmavae.pretrained.weights import (
     ARCHITECTURE_VERSION,
     AnyConfig,
@@ -34,8 +33,6 @@ from pmavae.pretrained.weights import (
     resolve_weights,
     save_folder,
 )
-from pmavae.style_transfer.config import TASK as FEATURES
-from pmavae.vmamba.config import TASK as VMAMBA
 
 Picture = Tensor | Image.Image | np.ndarray[Any, Any]
 
@@ -213,7 +210,7 @@ class PMAVAE(nn.Module):
         def make(config: AnyConfig) -> PMAVAE:
             if isinstance(config, ModelConfig):
                 return cls(config)
-            no_task = config.task in (FEATURES, VMAMBA)
+            no_task = config.task in (FEATURES_TASK, VMAMBA_TASK)
             remedy = "name those of one" if no_task else f"use them with pmavae {config.task}"
             raise WeightsError(
                 f"{path} has weights of the task {config.task}, which are no autoencoder: {remedy}"

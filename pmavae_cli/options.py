@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from pmavae.presets import PRESETS
+from pmavae.config import PRESETS
 from pmavae_cli.images.formats import FORMAT_NAMES
 
 # Completed by a shell, and not checked: what a path stands for is found out when all are known.

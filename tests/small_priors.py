@@ -6,8 +6,7 @@ import torch
 from small_config import CONFIG
 
 from pmavae import PMAVAE
-from pmavae.config import ModelConfig
-from pmavae.texture.config import TASK, TextureConfig
+from pmavae.config import TEXTURE_TASK, ModelConfig, TextureConfig
 from pmavae.texture.network import TexturePrior, encoder_fingerprint
 
 
@@ -26,7 +25,7 @@ def prior(model: PMAVAE, active: bool = True) -> TexturePrior:
     made = TexturePrior(
         TextureConfig(
             preset=config.preset,
-            task=TASK,
+            task=TEXTURE_TASK,
             encoder=encoder_fingerprint(model.encoder),
             base_channels=config.base_channels,
             detail_channels=config.detail_channels,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pmavae.restoration.config import RestorationConfig
+from pmavae.config import RestorationConfig
 from pmavae.restoration.network import Restorer
 
 SMALL = {

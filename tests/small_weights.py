@@ -15,19 +15,18 @@ from small_restorers import network
 from torch import nn
 
 from pmavae import PMAVAE
-from pmavae.network_config import NetworkConfig
+from pmavae.config import FEATURE_NETWORK, FEATURES_TASK, FeatureConfig, NetworkConfig
 from pmavae.pretrained.manifest import released_weights
 from pmavae.pretrained.network import TaskNetwork
 from pmavae.pretrained.weights import save_weights
 from pmavae.restoration.network import Restorer
 from pmavae.style_transfer import features
-from pmavae.style_transfer.config import NETWORK, TASK, FeatureConfig
 from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.texture.network import TexturePrior
 
 FEATURES = FeatureConfig(
-    preset=NETWORK,
-    task=TASK,
+    preset=FEATURE_NETWORK,
+    task=FEATURES_TASK,
     stem=4,
     kernels=(3, 5),
     strides=(1, 2),

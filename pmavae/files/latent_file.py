@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pmavae.config import MIN_SIZE, ModelConfig
 from pmavae.errors import LatentFileError, WeightsMismatchError
-from pmavae.files.json_values import is_label, is_sha256, is_string_map
+from pmavae.files.header import is_label, is_sha256, is_string_map
 from pmavae.files.tensors import (
     METADATA_KEY,
     HeaderTooLargeError,

@@ -25,7 +25,7 @@ from torch import Tensor
 from pmavae.errors import PMAVAEError
 from pmavae.files.header import MAX_HEADER_BYTES as MAX_HEADER_BYTES
 from pmavae.files.header import METADATA_KEY as METADATA_KEY
-from pmavae.files.json_values import is_string_map, parse_json
+from pmavae.files.header import is_string_map, parse_json
 
 MAX_DIMENSIONS = 8
 MAX_INTEGER = 2**63  # of a shape or an offset: what is beyond it may have thousands of digits

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from pmavae.images.pixels import STEP, Pixels
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian, px
 K1, K2 = 0.01, 0.03
@@ -51,3 +56,61 @@ def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         for x, y in zip(a, b, strict=True)
     ]
     return torch.stack(layers).mean(0)
+
+
+_STRIP_PIXELS = 2**19  # at a time: memory does not grow with the pictures
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What lies between two pictures; lists are of red, green and blue."""
+
+    psnr: float  # dB, infinite for equal pictures
+    ssim: float  # 1 for equal pictures
+    largest: list[float]  # absolute difference, 0–255, whole for pictures of 8 bits
+    shift: list[float]  # mean of b − a, −255 to 255
+
+
+def compare_pictures(a: Pixels, b: Pixels) -> Comparison:
+    """Compare two pictures (H, W, 3), both uint8 or both uint16, of at least 11 px a side.
+
+    The values are those of `psnr` and `ssim` on the whole pictures, computed strip by strip. Raises
+    ValueError for pictures of different sizes or types.
+    """
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        raise ValueError(f"pictures of {a.dtype} {a.shape} and {b.dtype} {b.shape} cannot be compared")
+    most, step = np.iinfo(a.dtype).max, STEP if a.dtype == np.uint16 else 1
+    height, width = a.shape[:2]
+    rows = max(1, _STRIP_PIXELS // width)
+    squares, similarity = 0, 0.0
+    largest = np.zeros(3, np.int64)
+    total = np.zeros(3, np.int64)
+    for top in range(0, height, rows):
+        difference = b[top : top + rows].astype(np.int64) - a[top : top + rows]
+        largest = np.maximum(largest, np.abs(difference).max((0, 1)))
+        total += difference.sum((0, 1), dtype=np.int64)
+        squares += int(np.square(difference).sum(dtype=np.int64))
+    windows = height - WINDOW + 1  # rows of positions of SSIM's window
+    for top in range(0, windows, rows):
+        here = slice(top, min(top + rows, windows) + WINDOW - 1)
+        part = float(ssim(_as_tensor(a[here]), _as_tensor(b[here])))
+        similarity += part * (min(top + rows, windows) - top)
+    return Comparison(
+        psnr=10 * math.log10(most**2 * a.size / squares) if squares else math.inf,
+        ssim=similarity / windows,
+        largest=[int(value) if step == 1 else int(value) / step for value in largest],
+        shift=[float(value) / step / (height * width) for value in total],
+    )
+
+
+def amplified_difference(a: Pixels, b: Pixels, gain: float) -> Pixels:
+    """|b − a| times `gain`, clipped: black where the pictures (H, W, 3), uint8, are equal."""
+    difference = np.abs(b.astype(np.int16) - a)
+    table = np.minimum(np.arange(256) * gain, 255).round().astype(np.uint8)
+    shown: Pixels = table[difference]
+    return shown
+
+
+def _as_tensor(pixels: Pixels) -> Tensor:
+    """(H, W, 3) as (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max).permute(2, 0, 1)[None]

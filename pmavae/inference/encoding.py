@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
-from pmavae.images.row_source import RowSource
+from pmavae.images.pixels import RowSource
 from pmavae.inference.fused import can_fuse, in_channels_last
 from pmavae.inference.heap import trim
 from pmavae.inference.layers import forward, statistics

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pmavae.autoencoder import PMAVAE
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.onnx.scan import directional_scan
-from pmavae.pretrained.quiet import quiet
+from pmavae.pretrained.hub import quiet
 from pmavae.pretrained.weights import ARCHITECTURE_VERSION
 
 OPSET = 18

@@ -8,20 +8,117 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
+import logging
 import os
 import shutil
-from contextlib import suppress
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pmavae.errors import WeightsError
-from pmavae.files.header import weights_header
-from pmavae.files.json_values import is_sha256
-from pmavae.pretrained.hub_client import attempt_at, cache_folder, quiet_client
-from pmavae.pretrained.hub_client import is_offline as is_offline
-from pmavae.pretrained.hub_errors import explain
-from pmavae.pretrained.hub_reference import HubReference as HubReference
+from pmavae.files.header import is_sha256, weights_header
+from pmavae.pretrained.hub_errors import Attempt, explain
+from pmavae.pretrained.manifest import HubReference
+
+
+@contextmanager
+def quiet(name: str, level: int = logging.CRITICAL) -> Iterator[None]:
+    """No warnings of any library, and of the logger with this name nothing below a level."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def is_offline() -> bool:
+    """Whether the user has forbidden the network, by HF_HUB_OFFLINE."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return True
+    # The client reads its variables when it is imported, and then keeps to them.
+    return bool(getattr(sys.modules.get("huggingface_hub.constants"), "HF_HUB_OFFLINE", False))
+
+
+def cache_folder() -> Path:
+    """The folder of the cache, by HF_HUB_CACHE or HF_HOME."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser().resolve()
+
+
+def attempt_at(subject: str, done: str, repo: str, revision: str, file: str) -> Attempt:
+    """What is about to be tried, with the server, the cache and the token of now."""
+    from huggingface_hub import constants, get_token
+
+    token = None
+    with suppress(Exception):  # the client meets the same trouble again where it needs the token
+        token = get_token()
+    return Attempt(subject, done, repo, revision, file, constants.ENDPOINT, str(cache_folder()), token)
+
+
+@contextmanager
+def quiet_client(*, bars: bool) -> Iterator[None]:
+    """No word of the client itself, whose troubles become errors here; no bars but those asked for."""
+    with ExitStack() as stack:
+        stack.enter_context(_WORDS.off())
+        if not bars:
+            stack.enter_context(_BARS.off())
+        yield
+
+
+class _Switch:
+    """Something of the whole process, off while any thread wants it off, and then as it was before."""
+
+    def __init__(self, held: Callable[[], AbstractContextManager[None]]) -> None:
+        self._held = held
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._stack = ExitStack()
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        with self._lock:
+            if self._threads == 0:
+                self._stack.enter_context(self._held())
+            self._threads += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads -= 1
+                if self._threads == 0:
+                    self._stack.close()
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
+
+
+_WORDS, _BARS = _Switch(lambda: quiet("huggingface_hub")), _Switch(_without_bars)
+
 
 MODEL_FILE = "model.safetensors"
 LIBRARY = "pmavae"
@@ -216,3 +313,64 @@ def _cached_path(reference: HubReference) -> Path | None:
 def _note(reference: HubReference, sentence: str) -> str:
     reason = sentence.removeprefix(f"{reference} was not fetched: ").split("; ")[0]
     return f"{reference} is taken from the cache as it was last seen: {reason}"
+
+
+CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
+
+
+def push(
+    folder: Path,
+    repo: str,
+    *,
+    private: bool = False,
+    message: str = "Upload a model of pmavae",
+    revision: str | None = None,
+) -> str:
+    """Upload model.safetensors of a folder, its README.md where there is one, and a config.json for them.
+
+    The repository is made where there is none, and the branch `revision` likewise. Nothing else in the folder
+    is uploaded. Returns the URL of the commit. Raises HubError.
+    """
+    target = HubReference.parse(repo)
+    if target is None or target.revision or target.file:
+        raise HubError(f"{repo} is no repository of the Hub: write it as org/name")
+    model = Path(folder) / MODEL_FILE
+    header = weights_header(model)
+    if header is None:
+        raise HubError(f"{model} is no weights file of pmavae: push a folder that holds one")
+    if is_offline():
+        raise HubError(f"{repo} cannot be pushed to without the network: unset HF_HUB_OFFLINE")
+    attempt = attempt_at(f"{model} to {repo}", "pushed", repo, revision or "main", MODEL_FILE)
+    if attempt.token is None:
+        raise HubError(f"{model} was not pushed: there is no token; set HF_TOKEN or run hf auth login")
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    files: dict[str, str | bytes] = {MODEL_FILE: str(model), CONFIG_FILE: config_text(header).encode()}
+    if (card := Path(folder) / CARD_FILE).is_file():
+        files[CARD_FILE] = str(card)
+    operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=what) for name, what in files.items()]
+    with quiet_client(bars=False):
+        try:
+            api = HfApi(library_name=LIBRARY)
+            api.create_repo(repo, private=private or None, exist_ok=True)
+            if revision:
+                api.create_branch(repo, branch=revision, exist_ok=True)
+            commit = api.create_commit(repo, operations, commit_message=message, revision=revision)
+        except Exception as error:
+            raise HubError(explain(error, attempt).sentence) from None
+    return str(commit.commit_url)
+
+
+def config_text(header: dict[str, Any]) -> str:
+    """What config.json beside a weights file says: its header, under the name of the library."""
+    config = header["config"]
+    description = {
+        "library_name": LIBRARY,
+        "architecture": header["architecture"],
+        "id": header["id"],
+        "preset": config.get("preset"),
+        "task": config.get("task", "base"),
+        "config": config,
+    }
+    return json.dumps(description, indent=2, ensure_ascii=False) + "\n"

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pmavae.config import FEATURES_TASK, VMAMBA_TASK
 from pmavae.errors import WeightsError
 from pmavae.pretrained.manifest import WeightsEntry, WeightsIndex, released_weights
-from pmavae.style_transfer.config import TASK as FEATURES
-from pmavae.vmamba.config import TASK as VMAMBA
 
 CARD_FILE = "README.md"  # by which name the Hub shows a card
 PIPELINE = "image-to-image"  # the Hub's name for what all tasks do, but for the feature network
@@ -31,14 +30,14 @@ _TITLES = {
     "denoise": "removes noise and JPEG artefacts",
     "upscale": "enlarges pictures two or four times",
     "texture-vary": "gives surfaces other textures",
-    FEATURES: "compares pictures by their features",
-    VMAMBA: "a classifier and backbone without attention",
+    FEATURES_TASK: "compares pictures by their features",
+    VMAMBA_TASK: "a classifier and backbone without attention",
 }
-_PIPELINES = {FEATURES: "image-feature-extraction", VMAMBA: "image-classification"}
+_PIPELINES = {FEATURES_TASK: "image-feature-extraction", VMAMBA_TASK: "image-classification"}
 _EXAMPLES = {
     "base": "pmavae style-mix photo.jpg painting.jpg --weights {name} -o out.png",
     "texture-vary": "pmavae texture-vary photo.jpg --weights {name} --count 4",
-    VMAMBA: "pmavae train --data photos/ --perceptual vmamba-tiny={name}",
+    VMAMBA_TASK: "pmavae train --data photos/ --perceptual vmamba-tiny={name}",
 }
 
 
@@ -182,7 +181,7 @@ _NO_STRINGS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 
 def _use(facts: CardFacts, name: str) -> list[str]:
-    if facts.task == FEATURES:
+    if facts.task == FEATURES_TASK:
         return ["`pmavae style-mix` compares pictures with it while it paints; it is no model of its own."]
     example = _EXAMPLES.get(facts.task, f"pmavae {facts.task} photo.jpg --weights {{name}} -o out.png")
     return ["```", example.format(name=name), "```"]

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from pmavae.config import (
+    FEATURES_TASK,
+    RESTORATIONS,
+    TEXTURE_TASK,
+    VMAMBA_TASK,
+    NetworkConfig,
+)
 from pmavae.errors import WeightsError
-from pmavae.network_config import MAX_NUMBER, NetworkConfig, is_settings
+from pmavae.files.header import MAX_NUMBER, is_settings, parse_json, weights_header
+from pmavae.files.tensors import write_atomically
+from pmavae.pretrained.hub import CONFIG_FILE, LIBRARY, MODEL_FILE, config_text
 from pmavae.pretrained.manifest import WeightsIndex
-from pmavae.pretrained.weightless import weightless
 from pmavae.pretrained.weights import (
     AnyConfig,
     Shapes,
@@ -21,6 +30,7 @@ from pmavae.pretrained.weights import (
     resolve_weights,
     save_folder,
     shapes_of,
+    weightless,
     wrong_task,
 )
 
@@ -105,3 +115,107 @@ class TaskNetwork(nn.Module):
     def save_pretrained(self, folder: str | Path, weights_id: str | None = None) -> Path:
         """Write `model.safetensors` (fp16) into the folder; returns its path."""
         return save_folder(folder, self.state_dict(), self.config, weights_id or self.weights_id)
+
+
+CODEC_BOUND = frozenset({TEXTURE_TASK})  # tasks whose network serves one autoencoder's latents alone
+# The network of each task by module and class, opened when it is needed: they lie in rooms above this one.
+NETWORKS = {
+    "base": "pmavae.autoencoder:PMAVAE",
+    **dict.fromkeys(RESTORATIONS, "pmavae.restoration.network:Restorer"),
+    TEXTURE_TASK: "pmavae.texture.network:TexturePrior",
+    FEATURES_TASK: "pmavae.style_transfer.features:FeatureNetwork",
+    VMAMBA_TASK: "pmavae.vmamba.network:VMamba",
+}
+
+
+def network_class(task: str) -> Any:
+    """The class of a task's network. Raises KeyError for a task of a plugin."""
+    module, _, name = NETWORKS[task].partition(":")
+    return getattr(import_module(module), name)
+
+
+def network_shapes(config: AnyConfig) -> Shapes | None:
+    """The tensors of a network of this configuration, by name; None for that of a plugin."""
+    if isinstance(config, NetworkConfig):
+        return None
+    with weightless():
+        return shapes_of(network_class(getattr(config, "task", "base"))(config))
+
+
+def load_task_model(
+    name_or_path: str | Path,
+    task: str,
+    build: Builder | None = None,
+    index: WeightsIndex | None = None,
+) -> Any:
+    """Load a manifest id, a preset's weights for a task, a weights file, or a folder with one.
+
+    `build` makes the network of a task that is not pmavae's own; without an index, the weights that come with
+    pmavae have names. The network is on the CPU in float32 and in evaluation mode. Raises WeightsError, in
+    one sentence, where the weights are missing, damaged, or of another task.
+    """
+    if task == TEXTURE_TASK:
+        return network_class(task).from_pretrained(name_or_path, index)
+    if task in RESTORATIONS or build is None:
+        return network_class(RESTORATIONS[0]).from_pretrained(name_or_path, task, index)
+    return TaskNetwork.from_pretrained(name_or_path, task, build, index)
+
+
+def write_config(weights: Path) -> Path:
+    """Write config.json beside a weights file; returns its path.
+
+    Raises WeightsError where it cannot be written or where one of another program is there.
+    """
+    path = weights.with_name(CONFIG_FILE)
+    header = weights_header(weights)
+    if header is None:
+        raise WeightsError(f"{weights} is no weights file of pmavae: give one that is")
+    write_atomically(path, config_text(header).encode(), error=WeightsError)
+    return path
+
+
+def refuse_foreign_config(folder: Path) -> None:
+    """Raise WeightsError where a folder holds a config.json that is not a model's, as a training's does."""
+    path = folder / CONFIG_FILE
+    if path.exists() and _read(path) is None:
+        raise WeightsError(f"{path} is the configuration of something else: save the model to another folder")
+
+
+def check_config(weights: Path, config: dict[str, Any], weights_id: str, architecture: int) -> None:
+    """Raise WeightsError, with both sides, where config.json beside a weights file says something else.
+
+    One that is not there, or not a model's of pmavae, says nothing.
+    """
+    path = weights.with_name(CONFIG_FILE)
+    if weights.name != MODEL_FILE or (found := _read(path)) is None:
+        return
+    expected = {"architecture": architecture, "id": weights_id, "config": config}
+    for name, value in expected.items():
+        if found.get(name) == value:
+            continue
+        if name == "architecture":
+            raise WeightsError(
+                f"{path} is of architecture version {found.get(name)!r:.40}, {weights} and this pmavae have "
+                f"{value}: take both from one place, or remove config.json"
+            )
+        raise WeightsError(
+            f"{path} and {weights} are not of one model: {name} is {_brief(found.get(name), value)}; "
+            "take both from one place, or remove config.json"
+        )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        data = parse_json(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) and data.get("library_name") == LIBRARY else None
+
+
+def _brief(found: Any, expected: Any) -> str:
+    """The two sides of a difference; of two objects, those of the first field that differs."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for name in sorted(found.keys() | expected.keys()):
+            if found.get(name) != expected.get(name):
+                return f"that of {name}, {found.get(name)!r:.60} here and {expected.get(name)!r:.60} there"
+    return f"{found!r:.60} here and {expected!r:.60} there"

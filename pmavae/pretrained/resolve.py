@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pmavae.errors import WeightsError
 from pmavae.pretrained.hub import fetch
-from pmavae.pretrained.hub_reference import HubReference
+from pmavae.pretrained.manifest import HubReference
 
 _LOGGER = logging.getLogger(__name__)
 _SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt"}  # of files, rather than of repositories

@@ -7,18 +7,30 @@ pickle, no code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from pmavae.config import ModelConfig
+from pmavae.config import (
+    FEATURES_TASK,
+    RESTORATIONS,
+    TEXTURE_TASK,
+    VMAMBA_TASK,
+    FeatureConfig,
+    ModelConfig,
+    NetworkConfig,
+    RestorationConfig,
+    TextureConfig,
+    VMambaConfig,
+)
 from pmavae.errors import WeightsError
-from pmavae.files.checksum import BLANK, CHECKSUM_KEY, FileDigest, stamped
-from pmavae.files.json_values import is_label
+from pmavae.files.header import BLANK, CHECKSUM_KEY, FileDigest, is_label, is_settings, stamped
 from pmavae.files.tensors import (
     METADATA_KEY,
     HeaderTooLargeError,
@@ -28,22 +40,11 @@ from pmavae.files.tensors import (
     to_json,
     write_atomically,
 )
-from pmavae.network_config import NetworkConfig, is_settings
 from pmavae.pretrained.hub import MODEL_FILE
-from pmavae.pretrained.hub_reference import HubReference
+from pmavae.pretrained.manifest import HubReference, WeightsEntry, WeightsIndex, released_weights
 from pmavae.pretrained.manifest import Manifest as Manifest
-from pmavae.pretrained.manifest import WeightsEntry, WeightsIndex, released_weights
 from pmavae.pretrained.manifest import weights_folder as weights_folder
 from pmavae.pretrained.resolve import fetched_path, path_of_reference
-from pmavae.pretrained.weightless import weightless
-from pmavae.restoration.config import RestorationConfig
-from pmavae.restoration.presets import TASKS as RESTORATIONS
-from pmavae.style_transfer.config import TASK as FEATURES
-from pmavae.style_transfer.config import FeatureConfig
-from pmavae.texture.config import TASK as TEXTURE
-from pmavae.texture.config import TextureConfig
-from pmavae.vmamba.config import TASK as VMAMBA
-from pmavae.vmamba.config import VMambaConfig
 
 ARCHITECTURE_VERSION = 1  # goes up when the same configuration gets other parameters or another meaning
 FOLDER_FILE = MODEL_FILE  # the weights file in a folder of weights
@@ -57,9 +58,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 Network = TypeVar("Network", bound=nn.Module)
 _TASK_CONFIGS: dict[str, type[AnyConfig]] = {
     **dict.fromkeys(RESTORATIONS, RestorationConfig),
-    TEXTURE: TextureConfig,
-    FEATURES: FeatureConfig,
-    VMAMBA: VMambaConfig,
+    TEXTURE_TASK: TextureConfig,
+    FEATURES_TASK: FeatureConfig,
+    VMAMBA_TASK: VMambaConfig,
 }
 
 
@@ -335,3 +336,45 @@ def _is_width_list(value: Any, length: int | None = None) -> bool:
     if not isinstance(value, list) or len(value) != (length or len(value)) or len(value) > MAX_LIST:
         return False
     return all(map(_is_width, value))
+
+
+_FILLS = frozenset((Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_))
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Networks that are made in here are on torch's meta device, where a tensor is a shape and a dtype.
+
+    Their initial values are not drawn: on that device, drawing loads half of torch's compiler, which takes
+    more time than reading the weights.
+    """
+    with torch.device("meta"), _NoInitialValues():
+        yield
+
+
+class _NoInitialValues(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _FILLS or getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def state_faults(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """A few words for each tensor that is missing, unknown or of another shape; none where all fit."""
+    return [
+        *(f"it has no {name}" for name in expected if name not in state),
+        *(f"{name:.80} is unknown" for name in state if name not in expected),
+        *(
+            f"{name} has the shape {sides(state[name].shape)} instead of {sides(shape)}"
+            for name, shape in expected.items()
+            if name in state and tuple(state[name].shape) != shape
+        ),
+    ]
+
+
+def sides(shape: Iterable[int]) -> str:
+    """A shape for messages: 3 × 4."""
+    return " × ".join(map(str, shape)) or "a single number"

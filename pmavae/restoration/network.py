@@ -16,11 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pmavae.config import RestorationConfig
 from pmavae.model import zero_init
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
-from pmavae.restoration.config import NOISE_UNIT, WORKING_BYTES, RestorationConfig
 from pmavae.restoration.levels import Levels
+
+TILE_BYTES = 448 << 20  # what the features of one tile may take, where nobody says otherwise
+NOISE_UNIT = 50.0  # standard deviation in 8-bit units that the condition calls 1
 
 
 class ResidualBlock(nn.Module):
@@ -70,7 +73,7 @@ class Restorer(nn.Module):
         self.bottom = _stage(c4, n4)
         self.up2, self.up1 = _up(c4, c2), _up(c2, c1)
         self.heads = nn.ModuleDict({str(scale): self._head(scale) for scale in config.scales})
-        self.working_bytes = WORKING_BYTES  # of the features of a tile, where nobody says how large it is
+        self.working_bytes = TILE_BYTES  # of the features of a tile, where nobody says how large it is
         self.weights_id = "untrained"
         self.weights_sha256 = ""
 

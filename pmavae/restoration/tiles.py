@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pmavae.config import RestorationConfig
 from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.inference.precision import fast_dtype
-from pmavae.restoration.config import WORKING_BYTES, RestorationConfig
 from pmavae.restoration.levels import Levels
-from pmavae.restoration.network import Restorer, level_numbers
+from pmavae.restoration.network import TILE_BYTES, Restorer, level_numbers
 
 LIVE_FEATURES = 7  # maps of the finest stride that live at the same time, measured in float32
 
@@ -32,7 +32,7 @@ class Tile:
     outer_columns: slice
 
 
-def default_tile(config: RestorationConfig, working_bytes: int = WORKING_BYTES) -> int:
+def default_tile(config: RestorationConfig, working_bytes: int = TILE_BYTES) -> int:
     """The side in px of tiles whose features take so many bytes with their margin."""
     per_pixel = LIVE_FEATURES * 4 * config.channels[0] / config.stem_stride**2
     side = int((working_bytes / per_pixel) ** 0.5) - 2 * config.margin

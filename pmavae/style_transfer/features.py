@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pmavae.config import FEATURE_NETWORK, FEATURES_TASK, FeatureConfig
 from pmavae.errors import WeightsError
 from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights
-from pmavae.style_transfer.config import NETWORK, TASK, FeatureConfig
 
 
 class SameConv(nn.Module):
@@ -72,7 +72,7 @@ class FeatureNetwork(nn.Module):
     @classmethod
     def from_pretrained(cls) -> FeatureNetwork:
         """The released network, frozen; raises WeightsError where its file is missing or damaged."""
-        path, entry = resolve_weights(NETWORK, TASK)
+        path, entry = resolve_weights(FEATURE_NETWORK, FEATURES_TASK)
 
         def make(config: AnyConfig) -> FeatureNetwork:
             if isinstance(config, FeatureConfig):

@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.autoencoder import PMAVAE
+from pmavae.config import TEXTURE_TASK, TextureConfig
 from pmavae.errors import WeightsError
 from pmavae.files.tensors import raw_bytes
 from pmavae.model import ChannelNorm, FiLM, zero_init
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
 from pmavae.texture.coefficients import Texture
-from pmavae.texture.config import TASK, TextureConfig
 
 CODE = 128  # width of the code of time and style that every block reads
 TIME_FEATURES = 16  # of each of the two
@@ -109,7 +109,7 @@ class TexturePrior(nn.Module):
             raise WeightsError(
                 f"the texture prior {self.weights_id} was trained on the latents of another encoder than "
                 f"that of the autoencoder {codec.weights_id}: use weights that belong together, or train a "
-                f"prior with pmavae train --task {TASK}"
+                f"prior with pmavae train --task {TEXTURE_TASK}"
             )
 
     @classmethod
@@ -119,12 +119,12 @@ class TexturePrior(nn.Module):
         The network is on the CPU in float32 and in evaluation mode. Raises WeightsError, in one sentence,
         where the weights are missing, damaged, or of another task.
         """
-        path, entry = resolve_weights(name_or_path, TASK, index)
+        path, entry = resolve_weights(name_or_path, TEXTURE_TASK, index)
 
         def make(config: AnyConfig) -> TexturePrior:
             if isinstance(config, TextureConfig):
                 return cls(config)
-            raise wrong_task(path, config, TASK)
+            raise wrong_task(path, config, TEXTURE_TASK)
 
         return load_network(path, entry, make)
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from pmavae.config import FEATURE_NETWORK, LITE0
 from pmavae.pretrained.weights import save_weights
-from pmavae.style_transfer.config import LITE0, NETWORK
 from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.training.perceptual import EfficientNetLite
 
@@ -25,7 +25,7 @@ WEIGHTS_ID = "features-lite0"
 @torch.no_grad()
 def converted() -> FeatureNetwork:
     """The feature network with the package's weights, in float32; raises PMAVAEError without the package."""
-    package: Any = EfficientNetLite(NETWORK)
+    package: Any = EfficientNetLite(FEATURE_NETWORK)
     network: Any = FeatureNetwork(LITE0)
     _fold(network.stem.conv, package.stem[0], package.stem[1])
     for block, source in zip(network.blocks, package.blocks, strict=True):

@@ -6,12 +6,17 @@ whole and two-fold downscaled: the second view doubles the scales seen and has n
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +26,90 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pmavae.errors import PMAVAEError
+from pmavae.errors import ImageError, PMAVAEError
 from pmavae.files.tensors import write_atomically
-from pmavae.images.reading import MIN_SIDE
-from pmavae.training.decoding import decoded
-from pmavae.training.sources import NO_CLASS, Refusal, Survey
-from pmavae.training.transfer import to_device
+from pmavae.images.reading import MIN_SIDE, decode_rgb, refusing
+from pmavae.training.sources import NO_CLASS, PictureEntry, Refusal, Survey, picture_members
+
+THREADS = min(4, os.cpu_count() or 1)  # Pillow decodes without the interpreter's lock
+
+Decoded = NDArray[np.uint8] | Refusal
+
+
+def decoded(entries: Sequence[PictureEntry]) -> Iterator[tuple[PictureEntry, Decoded]]:
+    """Each entry with its pixels, (H, W, 3) uint8 and upright, or with why it has none.
+
+    In the order of the entries, but those of one tar in the order of the tar. At most a few pictures
+    are in memory at a time.
+    """
+    with ThreadPoolExecutor(THREADS, "decode") as pool:
+        waiting: deque[tuple[PictureEntry, Future[Decoded]]] = deque()
+        for entry, data in _read(entries):
+            waiting.append((entry, pool.submit(_decode, entry, data)))
+            if len(waiting) > 2 * THREADS:
+                yield _done(waiting)
+        while waiting:
+            yield _done(waiting)
+
+
+def _done(waiting: deque[tuple[PictureEntry, Future[Decoded]]]) -> tuple[PictureEntry, Decoded]:
+    entry, future = waiting.popleft()
+    return entry, future.result()
+
+
+def _decode(entry: PictureEntry, data: bytes | Refusal) -> Decoded:
+    if isinstance(data, Refusal):
+        return data
+    try:
+        return decode_rgb(io.BytesIO(data), entry.name)
+    except ImageError as error:
+        return Refusal(entry.name, str(error))
+
+
+def _read(entries: Sequence[PictureEntry]) -> Iterator[tuple[PictureEntry, bytes | Refusal]]:
+    for (source, in_tar), group in groupby(entries, key=lambda e: (Path(e.source), e.member is not None)):
+        if in_tar:
+            yield from _read_tar(source, list(group))
+        else:
+            for entry in group:
+                try:
+                    with refusing(entry.name):
+                        data: bytes | Refusal = source.read_bytes()
+                except ImageError as error:
+                    data = Refusal(entry.name, str(error))
+                yield entry, data
+
+
+def _read_tar(tar: Path, entries: list[PictureEntry]) -> Iterator[tuple[PictureEntry, bytes | Refusal]]:
+    wanted = {entry.member: entry for entry in entries}
+    try:
+        for member, stream in picture_members(tar):
+            if stream is None or (entry := wanted.pop(member.offset, None)) is None:
+                continue
+            try:
+                with refusing(entry.name):
+                    data: bytes | Refusal = stream.read()
+            except ImageError as error:
+                data = Refusal(entry.name, str(error))
+            yield entry, data
+            if not wanted:
+                return
+    except ImageError:
+        pass  # the survey has told of the tar; what it found there and is not in it now follows
+    for entry in wanted.values():
+        yield entry, Refusal(entry.name, f"{entry.name} is no longer there: check the tar")
+
+
+def to_device(crops: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in [0, 1] on a device, in channels-last memory.
+
+    To CUDA it travels as bytes from pinned memory, while the caller goes on.
+    """
+    on_cuda = device.type == "cuda"
+    batch = torch.from_numpy(crops)
+    batch = (batch.pin_memory() if on_cuda else batch).to(device, non_blocking=on_cuda)
+    return batch.permute(0, 3, 1, 2).float().div_(255)
+
 
 FLAT_DEVIATION = 5.0  # of 255: a crop whose channels vary less teaches nothing and is drawn again …
 ATTEMPTS = 8  # … so many times at most

@@ -21,19 +21,17 @@ from pathlib import Path
 import torch
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.config import ModelConfig
+from pmavae.config import ModelConfig, RestorationConfig, TextureConfig
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.files.tensors import write_atomically
 from pmavae.pretrained.weights import load_weights, resolve_weights, save_weights, weights_folder
-from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.network import Restorer
-from pmavae.texture.config import TextureConfig
 from pmavae.texture.network import TexturePrior
 from pmavae.training.config import read_config
 from pmavae.training.evaluation import reconstruction_scores
-from pmavae.training.objectives.models import Model
-from pmavae.training.restoration_evaluation import restoration_scores
-from pmavae.training.texture_evaluation import texture_scores
+from pmavae.training.objectives.base import Model
+from pmavae.training.objectives.restoration import restoration_scores
+from pmavae.training.objectives.texture import texture_scores
 
 SCORE = "psnr_kodak24"  # of a restoration network, one a condition: psnr_kodak24_noise25, …
 INVISIBLE = 45.0  # dB from which on nobody sees a difference

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
-from pmavae.training.phases import Phase
+from pmavae.training.config import Phase
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from pmavae.restoration.network import Restorer
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
 from pmavae.training.evaluation import picture_paths, read_rgb
-from pmavae.training.objectives.models import Model
+from pmavae.training.objectives.base import Model
 from pmavae.training.objectives.plugin import PluginNetwork
-from pmavae.training.objectives.restoration_validation import trial
+from pmavae.training.objectives.restoration import trial
 from pmavae.training.objectives.texture import velocity_error
 from pmavae.training.plugin import Example
 

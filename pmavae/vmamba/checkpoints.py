@@ -6,11 +6,11 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
+from pmavae.config import VMAMBA, VMambaConfig
 from pmavae.errors import WeightsError
-from pmavae.network_config import MAX_NUMBER
-from pmavae.pretrained.state_faults import sides, state_faults
+from pmavae.files.header import MAX_NUMBER
+from pmavae.pretrained.weights import sides, state_faults
 from pmavae.ss2d import DIRECTIONS
-from pmavae.vmamba.config import VMAMBA, VMambaConfig
 
 _STAGES = 4
 # Names that were used before or after those that most checkpoints have.

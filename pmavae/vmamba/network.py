@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pmavae.config import VMAMBA, VMAMBA_TASK, VMambaConfig
 from pmavae.errors import WeightsError
 from pmavae.inference.fused import can_fuse, conv_silu
 from pmavae.pretrained.manifest import WeightsIndex
-from pmavae.pretrained.weightless import weightless
 from pmavae.pretrained.weights import (
     FOLDER_FILE,
     AnyConfig,
@@ -26,11 +26,11 @@ from pmavae.pretrained.weights import (
     resolve_weights,
     save_weights,
     shapes_of,
+    weightless,
     wrong_task,
 )
 from pmavae.ss2d import DIRECTIONS, initial_dt_bias, selective_scan_2d
 from pmavae.vmamba.checkpoints import check_shapes, config_of, renamed
-from pmavae.vmamba.config import TASK, VMAMBA, VMambaConfig
 
 
 class ToChannelsLast(nn.Module):
@@ -296,12 +296,12 @@ class VMamba(nn.Module):
                 f"weights of {path_or_name} do not come with pmavae: make a file of a released checkpoint "
                 "with pmavae weights import vmamba.pth -o vmamba.safetensors, and give that"
             )
-        path, entry = resolve_weights(path_or_name, TASK, index, revision=revision, offline=offline)
+        path, entry = resolve_weights(path_or_name, VMAMBA_TASK, index, revision=revision, offline=offline)
 
         def make(config: AnyConfig) -> VMamba:
             if isinstance(config, VMambaConfig):
                 return cls(config)
-            raise wrong_task(path, config, TASK)
+            raise wrong_task(path, config, VMAMBA_TASK)
 
         return load_network(path, entry, make)
 

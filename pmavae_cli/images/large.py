@@ -17,8 +17,8 @@ from PIL.ImageFile import ImageFile
 from pmavae.config import MIN_SIZE
 from pmavae.errors import ImageError
 from pmavae.files.latent_file import MAX_SIZE
-from pmavae.images.picture_files import UNREADABLE
 from pmavae.images.pixels import STRIP, Pixels
+from pmavae.images.reading import UNREADABLE
 from pmavae_cli.images.icc import is_sound, to_srgb
 from pmavae_cli.images.metadata import pack
 from pmavae_cli.images.reading import Picture, TooLargeError, metadata_of, millions, xmp_of

@@ -17,9 +17,8 @@ from PIL.ExifTags import Base
 
 from pmavae.config import MIN_SIZE
 from pmavae.errors import ImageError
-from pmavae.images.picture_files import UNREADABLE, upright
-from pmavae.images.pixels import STEP, Pixels, eight_bits, luma, strips
-from pmavae.images.row_source import RowSource
+from pmavae.images.pixels import STEP, Pixels, RowSource, eight_bits, luma, strips
+from pmavae.images.reading import UNREADABLE, upright
 from pmavae_cli.images.codecs import bits_of, is_read_here, read_channels
 from pmavae_cli.images.formats import READABLE, READABLE_NAMES, starts_like_a_picture
 from pmavae_cli.images.icc import is_sound, to_srgb

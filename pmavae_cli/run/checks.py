@@ -13,8 +13,7 @@ from pathlib import Path
 
 import click
 
-from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
-from pmavae.presets import PRESETS
+from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, PRESETS
 from pmavae_cli.images.formats import LATENTS, READABLE, Format, format_of
 from pmavae_cli.options import RunOptions
 from pmavae_cli.run.inputs import Source, identity, is_file, is_folder

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pmavae.errors import PMAVAEError
-from pmavae.images.picture_files import UNREADABLE
+from pmavae.images.reading import UNREADABLE
 from pmavae_cli.console import Console
 
 

@@ -14,8 +14,7 @@ from torch import nn
 from pmavae import PMAVAE, PRESETS
 from pmavae.errors import WeightsError
 from pmavae.pretrained.manifest import WeightsIndex
-from pmavae.pretrained.network import Builder, TaskNetwork
-from pmavae.pretrained.networks import CODEC_BOUND, load_task_model
+from pmavae.pretrained.network import CODEC_BOUND, Builder, TaskNetwork, load_task_model
 from pmavae.restoration.network import Restorer
 from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.texture.network import TexturePrior

@@ -11,7 +11,7 @@ from pmavae.pretrained.manifest import WeightsEntry, WeightsIndex
 from pmavae_cli.console import Console
 
 if TYPE_CHECKING:
-    from pmavae.pretrained.hub_reference import HubReference
+    from pmavae.pretrained.manifest import HubReference
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def remote(
         return entry, None if index.is_shipped(entry) else entry.reference
     if not isinstance(name, str) or os.path.lexists(name):
         return None, None
-    from pmavae.pretrained.hub_reference import HubReference
+    from pmavae.pretrained.manifest import HubReference
 
     return None, HubReference.parse(name)
 

@@ -15,7 +15,7 @@ from small_restorers import saved, tinted, untrained
 
 from pmavae.restoration.levels import Levels
 from pmavae.training.degradation import shrink
-from pmavae.training.restoration_evaluation import (
+from pmavae.training.objectives.restoration import (
     CONDITIONS,
     fidelity,
     luma,

@@ -17,11 +17,11 @@ from conftest import Command, picture
 from torch import nn
 
 from pmavae import PMAVAE, PRESETS
+from pmavae.config import RESTORERS
 from pmavae.errors import WeightsError
 from pmavae.pretrained.manifest import released_weights
 from pmavae.pretrained.weights import load_weights
 from pmavae.restoration.network import Restorer
-from pmavae.restoration.presets import RESTORERS
 from pmavae_cli.api import Batch, Training
 from pmavae_cli.commands.weights.importing import Wanted, read_import
 

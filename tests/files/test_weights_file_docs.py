@@ -13,7 +13,7 @@ from small_weights import KINDS, write
 from pmavae import PMAVAE
 from pmavae.errors import WeightsError
 from pmavae.files import tensors as tensor_file
-from pmavae.files.checksum import CHECKSUM_KEY
+from pmavae.files.header import CHECKSUM_KEY
 from pmavae.pretrained import weights
 
 TEXT = (Path(__file__).parents[2] / "docs/weights-file.md").read_text("utf-8")

@@ -23,8 +23,7 @@ from PIL import Image, ImageCms
 from pmavae import PMAVAE, PRESETS
 from pmavae.errors import ImageError
 from pmavae.files.latent_file import read_latents
-from pmavae.images.pixels import Pixels, sixteen_bits
-from pmavae.images.row_source import ArrayRows, RowSource
+from pmavae.images.pixels import ArrayRows, Pixels, RowSource, sixteen_bits
 from pmavae_cli.images import codecs, writing
 from pmavae_cli.images.formats import format_named
 from pmavae_cli.images.large import MAX_PIXELS, _Sequence, open_large

@@ -9,9 +9,8 @@ import pytest
 import torch
 from conftest import picture
 
-from pmavae.images import comparison
-from pmavae.images.comparison import amplified_difference, compare_pictures
-from pmavae.images.metrics import psnr, ssim
+from pmavae.images import metrics as comparison
+from pmavae.images.metrics import amplified_difference, compare_pictures, psnr, ssim
 
 
 def pair() -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pmavae import PMAVAE
-from pmavae.images.pixels import sixteen_bits
-from pmavae.images.row_source import ArrayRows
+from pmavae.images.pixels import ArrayRows, sixteen_bits
 from pmavae.inference.encoding import encode_in_bands
 from pmavae.inference.strips import (
     ENCODER_HALO,

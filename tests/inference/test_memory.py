@@ -16,6 +16,7 @@ from small_restorers import untrained
 from test_inference import shaken
 from torch import nn
 
+from pmavae.config import LITE0
 from pmavae.images.pixels import eight_bits, luma
 from pmavae.inference import heap
 from pmavae.inference.layers import forward
@@ -24,7 +25,6 @@ from pmavae.restoration import tiles
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.tiles import restore_pixels
 from pmavae.ss2d import SS2D
-from pmavae.style_transfer.config import LITE0
 from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.style_transfer.painting import Refining, Strips, resized
 from pmavae.style_transfer.repainting import Keep, repaint_by_steps

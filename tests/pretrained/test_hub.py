@@ -25,10 +25,9 @@ from small_restorers import untrained
 from pmavae import PMAVAE
 from pmavae.errors import WeightsError
 from pmavae.pretrained import hub
-from pmavae.pretrained.hub import HubError, HubReference, cached, fetch
-from pmavae.pretrained.hub_push import push
+from pmavae.pretrained.hub import HubError, HubReference, cached, fetch, push
 from pmavae.pretrained.manifest import Manifest, Shelf, WeightsIndex
-from pmavae.pretrained.networks import load_task_model
+from pmavae.pretrained.network import load_task_model
 from pmavae.pretrained.weights import resolve_weights, save_weights
 
 NAME = HubReference("painter/small")

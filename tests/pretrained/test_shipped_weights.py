@@ -20,9 +20,8 @@ from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
 from pmavae.training.degradation import recompress, shrink
 from pmavae.training.evaluation import unit
-from pmavae.training.objectives.grid import grid_share
-from pmavae.training.objectives.texture import velocity_error
-from pmavae.training.texture_evaluation import high_frequency_correlation, low_frequency_psnr
+from pmavae.training.objectives.repainting import grid_share
+from pmavae.training.objectives.texture import high_frequency_correlation, low_frequency_psnr, velocity_error
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,12 +13,11 @@ from small_config import CONFIG
 from small_restorers import SMALL, network
 
 from pmavae import PMAVAE
+from pmavae.config import RESTORERS, RestorationConfig
 from pmavae.errors import WeightsError
 from pmavae.pretrained.weights import save_weights
-from pmavae.restoration.config import RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
-from pmavae.restoration.presets import RESTORERS
 from pmavae.restoration.tiles import default_tile, plan_tiles, restore, restore_pixels
 
 

@@ -16,7 +16,7 @@ from conftest import Command, picture
 from evil_files import BAD, GOOD, Evil, make_evil_files
 from PIL import Image
 
-from pmavae.presets import PRESETS
+from pmavae.config import PRESETS
 from pmavae_cli.main import main
 from pmavae_cli.plugin_manager import load_plugins
 

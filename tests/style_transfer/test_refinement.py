@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pmavae.autoencoder import PMAVAE, to_tensor
+from pmavae.config import LITE0
 from pmavae.errors import WeightsError
 from pmavae.images.pixels import to_pixels
 from pmavae.pretrained.weights import save_weights
-from pmavae.style_transfer.config import LITE0
 from pmavae.style_transfer.distances import (
     content_distance,
     gram,
@@ -35,7 +35,7 @@ from pmavae.style_transfer.painting import (
 )
 from pmavae.style_transfer.repainting import Keep, repaint_by_steps
 from pmavae.training.conversion import converted
-from pmavae.training.objectives.grid import grid_share
+from pmavae.training.objectives.repainting import grid_share
 from pmavae_cli.run.runner import PICTURE_SIDE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

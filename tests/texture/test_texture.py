@@ -19,7 +19,7 @@ from pmavae.restoration.network import Restorer
 from pmavae.texture.coefficients import Texture, surface_share, take_apart
 from pmavae.texture.network import TexturePrior, encoder_fingerprint
 from pmavae.texture.sampling import fit_region, vary
-from pmavae.training.texture_evaluation import (
+from pmavae.training.objectives.texture import (
     feature_statistics,
     frechet_distance,
     high_frequency_correlation,

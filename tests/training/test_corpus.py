@@ -17,11 +17,9 @@ from PIL import Image
 
 from pmavae.errors import PMAVAEError
 from pmavae.training import dataset as corpus_module
-from pmavae.training.dataset import Corpus, build_cache, open_or_build
-from pmavae.training.decoding import decoded
-from pmavae.training.objectives.augmentation import augment_styles
+from pmavae.training.dataset import Corpus, build_cache, decoded, open_or_build, to_device
+from pmavae.training.objectives.repainting import augment_styles
 from pmavae.training.sources import survey
-from pmavae.training.transfer import to_device
 
 
 def encoded(image, kind="PNG", **options):

@@ -16,14 +16,19 @@ from pmavae.errors import PMAVAEError
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import restore
-from pmavae.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from pmavae.training.config import ConfigError, config_from_dict
 from pmavae.training.dataset import Corpus, build_cache
 from pmavae.training.distributed import Processes
 from pmavae.training.evaluation import unit
-from pmavae.training.objectives.restoration_validation import condition_of
-from pmavae.training.restoration_evaluation import fidelity, make_trial, restored
-from pmavae.training.run_folder import RunFolder, resolve_config, usable_phases
+from pmavae.training.objectives.restoration import condition_of, fidelity, make_trial, restored
+from pmavae.training.run_folder import (
+    RunFolder,
+    checkpoints,
+    load_checkpoint,
+    resolve_config,
+    save_checkpoint,
+    usable_phases,
+)
 from pmavae.training.schedule import StepClock
 from pmavae.training.sources import survey
 from pmavae.training.trainer import Trainer

@@ -16,12 +16,12 @@ from small_priors import codec, prior
 
 from pmavae.errors import WeightsError
 from pmavae.texture.network import TexturePrior
-from pmavae.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from pmavae.training.config import ConfigError, config_from_dict
 from pmavae.training.dataset import Corpus, build_cache
 from pmavae.training.distributed import Processes
 from pmavae.training.objectives.texture import velocity_error
 from pmavae.training.release import VELOCITY, release
+from pmavae.training.run_folder import checkpoints, load_checkpoint, save_checkpoint
 from pmavae.training.schedule import StepClock
 from pmavae.training.sources import survey
 from pmavae.training.trainer import Trainer

@@ -10,13 +10,13 @@ from small_config import CONFIG
 
 from pmavae import PMAVAE, PRESETS
 from pmavae.errors import PMAVAEError
-from pmavae.training.checkpoint import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 from pmavae.training.config import config_from_dict
 from pmavae.training.dataset import Corpus, build_cache
 from pmavae.training.distributed import Processes
 from pmavae.training.evaluation import reconstruction_scores
 from pmavae.training.objectives.linear_start import fit_decoder, fit_encoder
 from pmavae.training.objectives.reconstruction import Draws, moved
+from pmavae.training.run_folder import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 from pmavae.training.schedule import StepClock
 from pmavae.training.sources import survey
 from pmavae.training.trainer import Trainer, TrainingError
@@ -183,7 +183,7 @@ def test_old_checkpoints_go_and_a_full_disk_leaves_them_alone(cache, tmp_path, m
     def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pmavae.training.checkpoint.save_file", full)
+    monkeypatch.setattr("pmavae.training.run_folder.save_file", full)
     with pytest.raises(CheckpointError, match=r"step-00000004 was not written \(No space left"):
         save_checkpoint(tmp_path, run.state, run.numbers | {"step": 4}, "test", keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == names

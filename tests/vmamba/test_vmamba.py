@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from released_vmamba import ReleasedForward, random_state
 
-from pmavae.pretrained.weightless import weightless
+from pmavae.config import DROP_PATH
+from pmavae.pretrained.weights import weightless
 from pmavae.vmamba import MEAN, STD, VARIANTS, VMAMBA, VMamba
-from pmavae.vmamba.config import DROP_PATH
 from pmavae.vmamba.network import DropPath
 
 PARAMETERS = {

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from pmavae import PMAVAE
 from pmavae.errors import WeightsError
-from pmavae.pretrained.weightless import weightless
-from pmavae.pretrained.weights import save_weights
+from pmavae.pretrained.weights import save_weights, weightless
 from pmavae.vmamba import VMAMBA, VMamba
 from pmavae.vmamba.checkpoints import config_of, is_vmamba, renamed
 

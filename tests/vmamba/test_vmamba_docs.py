@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from pmavae.pretrained.weightless import weightless
+from pmavae.pretrained.weights import weightless
 from pmavae.vmamba import VMAMBA, VMamba
 
 TEXT = (Path(__file__).parents[2] / "docs/vmamba.md").read_text("utf-8")

@@ -14,8 +14,8 @@ from pmavae.latents import join_style, mix_style, split_style
 from pmavae.model import Posterior
 from pmavae.style_transfer.distances import Wanted, content_distance, style_distances
 from pmavae.training.config import LossConfig, PaintConfig
-from pmavae.training.objectives.grid import grid_share
 from pmavae.training.objectives.losses import edge_loss, kl_loss, pixel_loss
+from pmavae.training.objectives.repainting import grid_share
 from pmavae.training.perceptual import PerceptualNetwork
 
 

@@ -1,18 +1,32 @@
-"""What a step of a restoration network minimises."""
+"""Restoration as an objective: the loss of a step, trials of a validation, scores of a release."""
 
 from __future__ import annotations
+
+import io
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from pmavae.restoration.network import Restorer
+from pmavae.config import RestorationConfig
+from pmavae.errors import PMAVAEError
+from pmavae.images.metrics import psnr, ssim
+from pmavae.images.pixels import to_pixels
+from pmavae.restoration.levels import Levels
+from pmavae.restoration.network import Restorer, enlarge
+from pmavae.restoration.tiles import restore, restore_pixels
 from pmavae.training.config import LossConfig
-from pmavae.training.degradation import Damaged
+from pmavae.training.dataset import to_device
+from pmavae.training.degradation import Damaged, shrink
+from pmavae.training.evaluation import picture_paths, read_rgb, unit
 from pmavae.training.objectives.losses import edge_loss, pixel_loss
 from pmavae.training.objectives.reconstruction import Outcome
-from pmavae.training.transfer import to_device
 
 
 def restoring(model: Restorer, damaged: Damaged, config: LossConfig) -> Outcome:
@@ -32,3 +46,166 @@ def restoring(model: Restorer, damaged: Damaged, config: LossConfig) -> Outcome:
         total = total + config.edge * edge_loss(output, target)
     error = (output - target).detach()
     return Outcome(total, target, output, {"l1": error.abs().mean(), "mse": error.square().mean()})
+
+
+# BT.601 for R, G and B in [0, 1], as MATLAB's rgb2ycbcr has it: 16 to 235.
+LUMA = (65.481, 128.553, 24.966)
+LUMA_OFFSET = 16.0
+UNDAMAGED = Levels()
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way to damage every picture."""
+
+    name: str
+    task: str
+    levels: Levels = UNDAMAGED
+    scale: int = 1
+
+
+CONDITIONS = {
+    condition.name: condition
+    for condition in (
+        *(Condition(f"noise{sigma}", "denoise", Levels(noise=sigma)) for sigma in (15, 25, 50)),
+        *(Condition(f"jpeg{quality}", "denoise", Levels(jpeg=quality)) for quality in (10, 20, 40)),
+        Condition("clean", "denoise"),
+        *(Condition(f"x{scale}", "upscale", scale=scale) for scale in (2, 4)),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A picture, and what a condition made of it."""
+
+    condition: Condition
+    reference: NDArray[np.uint8]  # (H, W, 3)
+    damaged: NDArray[np.uint8] | NDArray[np.float32]  # (H / scale, W / scale, 3), in 8-bit units
+    tables: dict[int, list[int]] | None = None  # quantisation tables of the JPEG file that it was
+
+    @property
+    def shown(self) -> NDArray[np.uint8]:
+        """The damaged picture as a file has it: clipped and rounded to 8 bits."""
+        return np.asarray(self.damaged).round().clip(0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How near a restored picture is to the one that was damaged."""
+
+    psnr: float  # dB; infinite for equal pictures
+    ssim: float
+    shift: float  # of the mean of R, G or B from that of the damaged picture, the largest; 8-bit units
+
+
+def conditions_of(config: RestorationConfig) -> list[Condition]:
+    """The conditions that a network can be put to; raises PMAVAEError where there is none."""
+    own = [c for c in CONDITIONS.values() if c.task == config.task and c.scale in config.scales]
+    if not own:
+        raise PMAVAEError(
+            f"a network of the task {config.task} and the scales {config.scales} cannot be measured: the "
+            f"conditions are {', '.join(CONDITIONS)}"
+        )
+    return own
+
+
+def make_trial(picture: NDArray[np.uint8], condition: Condition, number: int) -> Trial:
+    """Damage (H, W, 3); the noise follows from the picture's number and the condition alone.
+
+    Where it is shrunk, the picture is cut to a multiple of the scale first.
+    """
+    height, width = (side // condition.scale * condition.scale for side in picture.shape[:2])
+    reference = picture[:height, :width]
+    levels = condition.levels
+    if condition.scale > 1:
+        return Trial(condition, reference, shrink(reference, condition.scale))
+    if levels.jpeg is not None:
+        return Trial(condition, reference, *_through_jpeg(reference, levels.jpeg))
+    if levels.noise:
+        random = np.random.default_rng([number, int(levels.noise)])
+        noise = random.standard_normal(reference.shape, np.float32) * np.float32(levels.noise)
+        return Trial(condition, reference, reference + noise)
+    return Trial(condition, reference, reference)
+
+
+def _through_jpeg(pixels: NDArray[np.uint8], quality: int) -> tuple[NDArray[np.uint8], dict[int, list[int]]]:
+    stream = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.save(stream, "JPEG", quality=quality, subsampling="4:2:0")
+    stream.seek(0)
+    with JpegImageFile(stream) as decoded:
+        return np.asarray(decoded), decoded.quantization
+
+
+def restored(model: Restorer, trial: Trial) -> NDArray[np.uint8]:
+    """What a network makes of a damaged picture when it is told the true level: (H, W, 3).
+
+    An 8-bit picture is restored in tiles; noise that is not clipped has no 8 bits, and is restored whole.
+    """
+    condition, damaged = trial.condition, trial.damaged
+    if damaged.dtype == np.uint8:
+        return restore_pixels(model, trial.shown, condition.levels, scale=condition.scale)
+    x = torch.from_numpy(damaged).permute(2, 0, 1)[None].float() / 255
+    return to_pixels(restore(model, x, condition.levels, scale=condition.scale)[0])
+
+
+def fidelity(trial: Trial, result: NDArray[np.uint8]) -> Fidelity:
+    """Compare a result, (H, W, 3), with the trial's reference, as its task has it."""
+    pair = unit(trial.reference), unit(result)
+    means = (pixels.reshape(-1, 3).mean(0, dtype=np.float64) for pixels in (trial.damaged, result))
+    shift = float(np.abs(np.subtract(*means)).max())
+    if trial.condition.scale > 1:
+        inner = slice(trial.condition.scale, -trial.condition.scale)
+        # Three times the same plane, for metrics that take three: their mean is that of the one.
+        a, b = (luma(picture)[..., inner, inner].expand(-1, 3, -1, -1) for picture in pair)
+    else:
+        a, b = pair
+    return Fidelity(float(psnr(a, b)), float(ssim(a, b)), shift)
+
+
+def luma(picture: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1] to (B, 1, H, W) in [16, 235] / 255."""
+    weights = torch.tensor(LUMA, dtype=picture.dtype, device=picture.device)[:, None, None]
+    return ((picture * weights).sum(1, keepdim=True) + LUMA_OFFSET) / 255
+
+
+def restoration_scores(model: Restorer, folder: Path) -> dict[str, float]:
+    """The mean PSNR in dB of each condition over a folder's pictures, by the condition's name.
+
+    Infinite where a network left a picture exactly as it was. Raises PMAVAEError for a folder without
+    pictures, and ImageError for one that cannot be read.
+    """
+    paths = picture_paths(folder)
+    found: dict[str, list[float]] = {condition.name: [] for condition in conditions_of(model.config)}
+    for number, path in enumerate(paths):
+        picture = read_rgb(path)
+        for name, values in found.items():
+            trial = make_trial(picture, CONDITIONS[name], number)
+            values.append(fidelity(trial, restored(model, trial)).psnr)
+    return {name: statistics.fmean(values) for name, values in found.items()}
+
+
+# One after the other, from picture to picture; mild noise beside those of the tables.
+DAMAGES = (
+    *(CONDITIONS[name] for name in ("noise25", "jpeg20", "noise50", "jpeg10")),
+    Condition("noise10", "denoise", Levels(noise=10)),
+)
+
+
+def condition_of(config: RestorationConfig, number: int) -> Condition:
+    """What is done to the picture of a number: the scales take turns, and so do the damages of scale 1."""
+    scale = config.scales[number % len(config.scales)]
+    return CONDITIONS[f"x{scale}"] if scale > 1 else DAMAGES[number % len(DAMAGES)]
+
+
+def trial(model: Restorer, picture: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A clean picture, (1, 3, H, W) in [0, 1], cut to a multiple of its scale; damaged; restored.
+
+    All of one size, of 8 bits and on the CPU; a picture that was shrunk is shown enlarged.
+    """
+    condition = condition_of(model.config, number)
+    made = make_trial(to_pixels(picture[0]), condition, number)
+    result = restored(model, made)
+    clean, damaged, found = (unit(pixels).float() for pixels in (made.reference, made.shown, result))
+    return clean, enlarge(damaged, condition.scale).clamp(0, 1), found

@@ -1,14 +1,22 @@
-"""What a step of a texture prior minimises."""
+"""Texture priors as an objective: flow matching, and how well a prior knows textures."""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE, reflect_pad
+from pmavae.images.metrics import psnr
 from pmavae.texture.coefficients import spread, take_apart
 from pmavae.texture.network import TexturePrior
+from pmavae.texture.sampling import vary
 from pmavae.training.config import TextureLossConfig
+from pmavae.training.evaluation import picture_paths, read_rgb, unit
 from pmavae.training.objectives.reconstruction import Draws, Outcome
 
 VISIBLE = 0.1  # strength of texture that counts half: nobody sees whether fainter texture is likely
@@ -56,3 +64,65 @@ def velocity_error(model: TexturePrior, codec: PMAVAE, picture: Tensor) -> float
     whole = reflect_pad(picture).to(model.device)
     draws = Draws(0, rows=1, first=0, count=1, device=model.device)
     return float(flow_matching(model, codec, whole, draws, TextureLossConfig(draws=8)).loss)
+
+
+LOW_PASS_SIGMA = 3.0  # px; a Gaussian whose amplitude is a half at a period of 16 px
+
+
+def low_pass(picture: Tensor) -> Tensor:
+    """(B, 3, H, W) without what is finer than a position of z_base."""
+    radius = int(3 * LOW_PASS_SIGMA)
+    offsets = torch.arange(-radius, radius + 1, dtype=picture.dtype, device=picture.device)
+    weights = torch.exp(-offsets.square() / (2 * LOW_PASS_SIGMA**2))
+    weights = (weights / weights.sum()).expand(3, 1, 1, -1)
+    full = F.pad(picture, (radius, radius, radius, radius), mode="replicate")
+    return F.conv2d(F.conv2d(full, weights, groups=3), weights.transpose(2, 3), groups=3)
+
+
+def low_frequency_psnr(varied: Tensor, original: Tensor) -> float:
+    """PSNR in dB of what both hold of colours and composition; (1, 3, H, W) in [0, 1] each."""
+    return float(psnr(low_pass(varied), low_pass(original)))
+
+
+def high_frequency_correlation(varied: Tensor, original: Tensor) -> float:
+    """Correlation of what is finer: 1 for the same texture, 0 for one that has nothing to do with it."""
+    a, b = ((x - low_pass(x)).flatten() for x in (varied, original))
+    return float(F.cosine_similarity(a - a.mean(), b - b.mean(), dim=0))
+
+
+@torch.no_grad()
+def feature_statistics(maps: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Mean (C,) and covariance (C, C) over the positions of each feature map (1, C, h, w)."""
+    flat = [x[0].flatten(1).double() for x in maps]
+    return [(x.mean(1), torch.cov(x)) for x in flat]
+
+
+def frechet_distance(a: Sequence[tuple[Tensor, Tensor]], reference: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Fréchet distance of feature statistics (arXiv 1706.08500), over the reference's variance; mean of maps.
+
+    Patches are compared as a crowd, not place by place: another part of the same wall is at 0, whatever its
+    bricks.
+    """
+    distances = []
+    for (mean_a, cov_a), (mean_b, cov_b) in zip(a, reference, strict=True):
+        values, vectors = torch.linalg.eigh(cov_a)
+        root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+        crossed = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
+        distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * crossed
+        distances.append(float(distance / cov_b.trace()))
+    return statistics.fmean(distances)
+
+
+def texture_scores(model: TexturePrior, codec: PMAVAE, folder: Path) -> dict[str, float]:
+    """Means over a folder's pictures: the error of the velocity, and what amount 1 keeps of a picture.
+
+    Raises PMAVAEError for a folder without pictures, ImageError for one that cannot be read.
+    """
+    scores: dict[str, list[float]] = {"velocity": [], "low_psnr": [], "high_correlation": []}
+    for path in picture_paths(folder):
+        picture = unit(read_rgb(path)).float()
+        varied = codec.decode(vary(model, codec.encode(picture), 1.0, torch.Generator().manual_seed(0))).cpu()
+        scores["velocity"].append(velocity_error(model, codec, picture))
+        scores["low_psnr"].append(low_frequency_psnr(varied, picture))
+        scores["high_correlation"].append(high_frequency_correlation(varied, picture))
+    return {name: statistics.fmean(values) for name, values in scores.items()}

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from pmavae.presets import PRESETS
-from pmavae.restoration.presets import TASKS
+from pmavae.config import PRESETS, RESTORATIONS
 from pmavae_cli.console import Console
 from pmavae_cli.options import with_debug, with_offline, with_threads
 from pmavae_cli.plugin_manager import Registry
@@ -18,7 +17,7 @@ from pmavae_cli.plugin_manager import Registry
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FOLDER...")
 @click.option(
     "--task",
-    type=click.Choice(TASKS),
+    type=click.Choice(RESTORATIONS),
     help="Measure restoration instead: pictures are damaged, and come back as near as they can.",
 )
 @click.option(

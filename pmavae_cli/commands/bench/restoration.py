@@ -19,7 +19,7 @@ from pmavae.errors import PMAVAEError
 from pmavae.pretrained.manifest import WeightsIndex, released_weights
 from pmavae.restoration.network import Restorer
 from pmavae.training.evaluation import read_rgb
-from pmavae.training.restoration_evaluation import (
+from pmavae.training.objectives.restoration import (
     CONDITIONS,
     Condition,
     Trial,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pmavae.training.restoration_evaluation import Condition, Trial
+from pmavae.training.objectives.restoration import Condition, Trial
 
 Restoration = Callable[[Trial], NDArray[np.uint8]]  # gives (H, W, 3)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pmavae.presets import PRESETS
+from pmavae.config import PRESETS
 from pmavae_cli.console import Console, print_json, print_table
 from pmavae_cli.options import ANY_FILE, RunOptions, with_debug, with_offline, with_quiet, with_threads
 from pmavae_cli.plugin_manager import Registry

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pmavae.errors import ImageError
 from pmavae.files.tensors import write_atomically
-from pmavae.images.comparison import Comparison, amplified_difference, compare_pictures
+from pmavae.images.metrics import Comparison, amplified_difference, compare_pictures
 from pmavae.images.pixels import Pixels, eight_bits, sixteen_bits
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae_cli.console import Console

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pmavae.presets import PRESETS
+from pmavae.config import PRESETS
 from pmavae_cli.console import Console
 from pmavae_cli.options import ANY_FILE, RunOptions, with_debug, with_offline, with_quiet, with_threads
 from pmavae_cli.plugin_manager import Registry

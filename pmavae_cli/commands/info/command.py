@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, ModelConfig
+from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, PRESETS, ModelConfig
 from pmavae.errors import PMAVAEError
-from pmavae.presets import PRESETS
 from pmavae_cli.console import Console, one_line, print_json, print_table
 from pmavae_cli.options import ANY_FILE, with_debug, with_offline
 from pmavae_cli.plugin_manager import Registry

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pmavae.config import PRESETS
 from pmavae.errors import LatentFileError, WeightsError
-from pmavae.files.json_values import parse_json
+from pmavae.files.header import parse_json
 from pmavae.files.latent_file import read_latents_or_style
 from pmavae.files.tensors import METADATA_KEY, open_tensor_file
 from pmavae.latents import Style
-from pmavae.presets import PRESETS
 from pmavae.pretrained.manifest import WeightsEntry, WeightsIndex
-from pmavae.pretrained.networks import network_shapes
+from pmavae.pretrained.network import network_shapes
 from pmavae.pretrained.weights import load_weights
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 from PIL.ExifTags import Base
 
 from pmavae.errors import ImageError
-from pmavae.images.picture_files import UNREADABLE
+from pmavae.images.reading import UNREADABLE
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae_cli.images.formats import LATENTS, READABLE, format_of, starts_like_a_picture
 from pmavae_cli.images.metadata import unpack

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pmavae.presets import PRESETS
+from pmavae.config import PRESETS
 from pmavae_cli.api import Training
 from pmavae_cli.console import Console
 from pmavae_cli.options import with_debug, with_offline, with_quiet, with_threads

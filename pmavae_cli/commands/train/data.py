@@ -13,8 +13,7 @@ from torch import Tensor
 
 from pmavae.errors import PMAVAEError
 from pmavae.training.config import TrainConfig
-from pmavae.training.dataset import Corpus, open_or_build
-from pmavae.training.decoding import decoded
+from pmavae.training.dataset import Corpus, decoded, open_or_build
 from pmavae.training.distributed import Processes
 from pmavae.training.plugin import Example, Examples
 from pmavae.training.run_folder import RunFolder

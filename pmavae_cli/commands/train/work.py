@@ -17,18 +17,23 @@ from pmavae import PMAVAE
 from pmavae.errors import PMAVAEError
 from pmavae.inference import heap
 from pmavae.pretrained.weights import save_folder
-from pmavae.training.checkpoint import load_checkpoint, save_checkpoint
 from pmavae.training.config import TrainConfig, duration
 from pmavae.training.dataset import Corpus
 from pmavae.training.distributed import Processes, join_processes
 from pmavae.training.logging import Meter, Recorder
 from pmavae.training.memory import activation_bytes, phase_bytes
+from pmavae.training.objectives.base import Model, frozen_codec, new_model, started_model
 from pmavae.training.objectives.linear_start import linear_start
-from pmavae.training.objectives.models import Model, frozen_codec, new_model, started_model
-from pmavae.training.optimization import choose_precision
+from pmavae.training.optimizers import choose_precision
 from pmavae.training.perceptual import PerceptualNetwork, perceptual_network
 from pmavae.training.plugin import Example, Examples, Training
-from pmavae.training.run_folder import RunFolder, resolve_config, usable_phases
+from pmavae.training.run_folder import (
+    RunFolder,
+    load_checkpoint,
+    resolve_config,
+    save_checkpoint,
+    usable_phases,
+)
 from pmavae.training.schedule import Clock, StepClock, TimeClock
 from pmavae.training.trainer import Trainer
 from pmavae.training.validation import preview, save_grid, score

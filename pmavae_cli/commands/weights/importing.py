@@ -13,21 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from pmavae.autoencoder import PMAVAE
+from pmavae.config import PRESETS, RESTORERS, TEXTURE_TASK, VMAMBA_TASK, texture_config
 from pmavae.errors import WeightsError
-from pmavae.presets import PRESETS
-from pmavae.pretrained.hub_push import push
+from pmavae.pretrained.hub import push
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.model_card import CARD_FILE, card_of_folder
-from pmavae.pretrained.state_faults import state_faults
-from pmavae.pretrained.weightless import weightless
-from pmavae.pretrained.weights import FOLDER_FILE, AnyConfig, load_weights, shapes_of
+from pmavae.pretrained.weights import (
+    FOLDER_FILE,
+    AnyConfig,
+    load_weights,
+    shapes_of,
+    state_faults,
+    weightless,
+)
 from pmavae.restoration.network import Restorer
-from pmavae.restoration.presets import RESTORERS
-from pmavae.texture.config import TASK as TEXTURE
-from pmavae.texture.config import texture_config
 from pmavae.texture.network import TexturePrior, encoder_fingerprint
 from pmavae.vmamba.checkpoints import is_vmamba
-from pmavae.vmamba.config import TASK as VMAMBA
 from pmavae.vmamba.network import read_checkpoint
 from pmavae_cli.api import Training
 
@@ -168,7 +169,7 @@ def _fitted(
     trainings: Mapping[str, Training],
 ) -> Imported:
     """The state dict with the configuration of the network that it is of."""
-    if wanted.task in (None, VMAMBA) and is_vmamba(state):
+    if wanted.task in (None, VMAMBA_TASK) and is_vmamba(state):
         return _vmamba(source, state, wanted)
     possible = _candidates(wanted, index, trainings)
     if not possible:
@@ -226,10 +227,10 @@ def _candidates(wanted: Wanted, index: WeightsIndex, trainings: Mapping[str, Tra
         for (task, _), c in RESTORERS.items()
         if wanted.task in (None, task)
     ]
-    if wanted.task == TEXTURE:
+    if wanted.task == TEXTURE_TASK:
         codec = PMAVAE.from_pretrained(wanted.codec or wanted.preset or "tiny", index)
         config = texture_config(codec.config, encoder_fingerprint(codec.encoder))
-        found.append(_Candidate(TEXTURE, config, lambda: _shapes(TexturePrior, config)))
+        found.append(_Candidate(TEXTURE_TASK, config, lambda: _shapes(TexturePrior, config)))
     if plan := trainings.get(wanted.task or ""):
         from pmavae.training.objectives.plugin import PluginNetwork
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pmavae.errors import WeightsError
-from pmavae.files.json_values import is_sha256
+from pmavae.files.header import is_sha256
 from pmavae.pretrained.manifest import Shelf, WeightsEntry, WeightsIndex
 from pmavae_cli.console import one_line, print_table
 

@@ -10,8 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pmavae.errors import PMAVAEError, WeightsError
-from pmavae.files.header import weights_header
-from pmavae.files.json_values import is_label
+from pmavae.files.header import is_label, weights_header
 from pmavae.pretrained.network import TaskNetwork
 from pmavae.pretrained.weights import resolve_weights
 from pmavae.vmamba import VMAMBA, VMamba, VMambaConfig

@@ -6,12 +6,11 @@ import torch
 from torch import nn
 
 from pmavae import PMAVAE, PRESETS
-from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
+from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, STRIDES
 from pmavae.errors import PMAVAEError
 from pmavae.files.header import weights_header
 from pmavae.pretrained.weights import resolve_weights
 from pmavae.vmamba import VMAMBA, VMamba
-from pmavae.vmamba.config import STRIDES
 from pmavae_vision.classifier import load_classifier, normalised
 from pmavae_vision.receptive_field import Features
 
