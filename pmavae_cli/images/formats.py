@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pmavae.errors import PMAVAEError
+
 
 @dataclass(frozen=True)
 class Format:
@@ -66,3 +68,24 @@ def format_named(name: str) -> Format:
 def starts_like_a_picture(first_bytes: bytes) -> bool:
     """Whether a file that cannot be opened was meant to be a picture, and so is damaged."""
     return first_bytes.startswith(_SIGNATURES) or first_bytes[4:12] == b"ftypavif"
+
+
+STDOUT = "-"
+
+
+class OutputError(PMAVAEError):
+    """An output that cannot be written."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file to write."""
+
+    path: Path | None  # None for stdout
+    format: Format
+    exists: bool = False  # and is to be left as it is
+
+    @property
+    def name(self) -> str:
+        """What messages and results call it."""
+        return str(self.path) if self.path else STDOUT

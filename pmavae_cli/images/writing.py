@@ -24,11 +24,10 @@ from pmavae_cli.images.codecs import (
     write_png,
     write_tiff,
 )
-from pmavae_cli.images.formats import Format
+from pmavae_cli.images.formats import Format, Output, OutputError
 from pmavae_cli.images.icc import from_srgb, is_grey, is_sound
 from pmavae_cli.images.metadata import unpack, unpack_alpha
 from pmavae_cli.images.transparency import fit_alpha
-from pmavae_cli.run.jobs import Output, OutputError
 
 MAX_METADATA = {"JPEG": 65_500}  # of a kind: one segment of a JPEG file
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import click
 
-from pmavae.errors import PMAVAEError
 from pmavae_cli.console import say
-from pmavae_cli.images.formats import Format
+from pmavae_cli.images.formats import Output
 from pmavae_cli.run.inputs import InputError, Source
-
-STDOUT = "-"
 
 
 class Refused(click.ClickException):
@@ -24,24 +20,6 @@ class Refused(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """One line, without the usage."""
         say(self.format_message())
-
-
-class OutputError(PMAVAEError):
-    """An output that cannot be written."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """One file to write."""
-
-    path: Path | None  # None for stdout
-    format: Format
-    exists: bool = False  # and is to be left as it is
-
-    @property
-    def name(self) -> str:
-        """What messages and results call it."""
-        return str(self.path) if self.path else STDOUT
 
 
 @dataclass(frozen=True)

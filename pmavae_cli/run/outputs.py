@@ -15,7 +15,7 @@ from pmavae import Style
 from pmavae.config import MIN_SIZE
 from pmavae.files.latent_file import latents_to_bytes, style_to_bytes
 from pmavae_cli.api import Task
-from pmavae_cli.images.formats import Format
+from pmavae_cli.images.formats import Format, Output
 from pmavae_cli.images.large import is_large
 from pmavae_cli.images.metadata import fit_header
 from pmavae_cli.images.writing import (
@@ -27,7 +27,7 @@ from pmavae_cli.images.writing import (
 from pmavae_cli.options import RunOptions
 from pmavae_cli.run.checks import pixels_of
 from pmavae_cli.run.inputs import is_file
-from pmavae_cli.run.jobs import Job, Output
+from pmavae_cli.run.jobs import Job
 from pmavae_cli.run.reader import Item, LatentsError, Session
 
 

@@ -14,7 +14,16 @@ from pathlib import Path
 import click
 
 from pmavae_cli.api import Task
-from pmavae_cli.images.formats import FORMAT_NAMES, LATENTS, PNG, Format, format_named, format_of
+from pmavae_cli.images.formats import (
+    FORMAT_NAMES,
+    LATENTS,
+    PNG,
+    STDOUT,
+    Format,
+    Output,
+    format_named,
+    format_of,
+)
 from pmavae_cli.options import RunOptions
 from pmavae_cli.run.checks import (
     check_folders,
@@ -26,7 +35,7 @@ from pmavae_cli.run.checks import (
     refuse_pictures,
 )
 from pmavae_cli.run.inputs import STDIN, Source, find_inputs
-from pmavae_cli.run.jobs import STDOUT, Job, Output, Plan, Refused
+from pmavae_cli.run.jobs import Job, Plan, Refused
 
 
 def make_plan(

@@ -25,14 +25,13 @@ from pmavae.errors import ImageError
 from pmavae.files.latent_file import read_latents
 from pmavae.images.pixels import ArrayRows, Pixels, RowSource, sixteen_bits
 from pmavae_cli.images import codecs, writing
-from pmavae_cli.images.formats import format_named
+from pmavae_cli.images.formats import Output, OutputError, format_named
 from pmavae_cli.images.large import MAX_PIXELS, _Sequence, open_large
 from pmavae_cli.images.metadata import pack
 from pmavae_cli.images.reading import TooLargeError, read_picture
 from pmavae_cli.images.writing import render_picture, write_strips
 from pmavae_cli.options import RunOptions
 from pmavae_cli.run.checks import pixels_of as pixels_of_file
-from pmavae_cli.run.jobs import Output, OutputError
 
 SIZE = (210, 150)
 LIMIT = 10_000  # pixels that are read as a whole in these tests

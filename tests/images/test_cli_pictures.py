@@ -12,11 +12,10 @@ from PIL import Image, ImageCms
 from PIL.ExifTags import Base
 
 from pmavae.errors import ImageError
-from pmavae_cli.images.formats import FORMATS, format_named
+from pmavae_cli.images.formats import FORMATS, OutputError, format_named
 from pmavae_cli.images.metadata import HEADER_BUDGET, fit_header, pack, pack_alpha, unpack, unpack_alpha
 from pmavae_cli.images.reading import Picture, read_picture
 from pmavae_cli.images.writing import render_picture
-from pmavae_cli.run.jobs import OutputError
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

@@ -21,13 +21,13 @@ from conftest import Command, picture
 from PIL import Image
 
 from pmavae import __version__
-from pmavae_cli.images.formats import format_of
+from pmavae_cli.images.formats import Output, format_of
 from pmavae_cli.options import RunOptions, with_ray_address
 from pmavae_cli.ray import client as ray_run
 from pmavae_cli.ray.messages import Recorder, Row, Work, say_again
 from pmavae_cli.ray.worker import MOST_ATTEMPTS, Ledger, Worker
 from pmavae_cli.run.inputs import Source
-from pmavae_cli.run.jobs import Job, Output
+from pmavae_cli.run.jobs import Job
 
 # A task that does what the first pixel says, and keeps a diary.
 MARKS = """

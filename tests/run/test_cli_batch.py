@@ -17,9 +17,9 @@ from conftest import Command, picture
 from PIL import Image
 
 from pmavae_cli.api import Task
+from pmavae_cli.images.formats import OutputError
 from pmavae_cli.plugin_manager import load_plugins
 from pmavae_cli.run import outputs
-from pmavae_cli.run.jobs import OutputError
 from pmavae_cli.run.reader import Session
 
 WAIT = 60  # seconds, after which a test fails

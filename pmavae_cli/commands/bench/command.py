@@ -112,7 +112,7 @@ def bench(
     registry = ctx.find_object(Registry)
     assert registry is not None
     console = Console(quiet=quiet, json=as_json, debug=debug)
-    session = BenchSession(console, peers, save, registry.weights)
+    session = BenchSession(console, peers, save, registry.weights, registry.tasks)
     place = choose_device(device)
     asked = weights or (preset or "tiny",)
     pictures = session.pictures(folders, limit)

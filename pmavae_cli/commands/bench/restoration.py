@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -33,14 +33,11 @@ from pmavae_cli.commands.bench.restoration_baselines import PEERS, Method, Peer,
 from pmavae_cli.commands.bench.work import BenchSession, names_of
 from pmavae_cli.console import Console
 from pmavae_cli.options import RunOptions
-from pmavae_cli.plugins.denoise import Denoise
-from pmavae_cli.plugins.upscale import Upscale
 from pmavae_cli.run.weights import usable
 from pmavae_cli.task_command import task_command
 
 HEADER = ["method", "picture", "condition", "PSNR dB", "SSIM", "shift", "time"]
 WARM_UP_SIDE = 64  # px
-COMMANDS: dict[str, type[Task]] = {"denoise": Denoise, "upscale": Upscale}
 
 
 def bench_restoration(
@@ -62,7 +59,7 @@ def bench_restoration(
     models = load_restorers(weights, task, device, session.index, session.console)
     used = _possible(models, asked)
     rows: list[Score] = []
-    for row in scores(methods(models, chosen), used, paths, session.failed):
+    for row in scores(methods(models, chosen, session.tasks), used, paths, session.failed):
         rows.append(row)
         session.picture_row(row.row())
     if not rows:
@@ -157,13 +154,16 @@ def load_restorers(
     return found
 
 
-def methods(models: dict[str, Restorer], peers: Iterable[str]) -> dict[str, Method]:
-    """By name: every network, told the true level and as the command runs it; then every peer."""
+def methods(
+    models: dict[str, Restorer], peers: Iterable[str], tasks: Mapping[str, Task]
+) -> dict[str, Method]:
+    """By name: every network, told the true level and as its task runs it; then every peer."""
     found: dict[str, Method] = {}
     for name, model in models.items():
         takes = partial(_has_scale, model)
         found[name] = Method(partial(restored, model), takes)
-        found[f"{name} auto"] = Method(partial(_by_command, model), takes)
+        if (task := tasks.get(model.config.task)) is not None:  # else PMAVAE_PLUGINS leaves it out
+            found[f"{name} auto"] = Method(partial(_by_task, task, model), takes)
     return found | {name: Method(PEERS[name].open(), PEERS[name].takes) for name in peers}
 
 
@@ -171,9 +171,8 @@ def _has_scale(model: Restorer, condition: Condition) -> bool:
     return condition.task == model.config.task and condition.scale in model.config.scales
 
 
-def _by_command(model: Restorer, trial: Trial) -> NDArray[np.uint8]:
+def _by_task(task: Task, model: Restorer, trial: Trial) -> NDArray[np.uint8]:
     """What `pmavae denoise` or `pmavae upscale` makes of the damaged picture without being told."""
-    task = COMMANDS[model.config.task]()
     scale = ["--scale", str(trial.condition.scale)] if model.config.task == "upscale" else []
     with task_command(task).make_context(task.name, ["-", *scale]) as ctx:
         options = dict(ctx.params)

@@ -14,6 +14,7 @@ from pmavae.errors import PMAVAEError
 from pmavae.files.tensors import write_atomically
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.training.evaluation import picture_paths
+from pmavae_cli.api import Task
 from pmavae_cli.console import Console, print_json, print_table
 
 Row = dict[str, Any]
@@ -27,6 +28,7 @@ class BenchSession:
     peers: str  # as --peers has them
     save: Path | None
     index: WeightsIndex | None = None  # the weights that have a name; None for those that come with pmavae
+    tasks: Mapping[str, Task] = field(default_factory=dict)  # whose way with a picture is measured too
     failures: list[Path] = field(default_factory=list)
 
     def pictures(self, folders: Iterable[Path], limit: int | None) -> list[tuple[int, Path]]:

@@ -12,8 +12,8 @@ from pmavae.onnx.checking import SIZES, check
 from pmavae.onnx.graphs import Graph, decoder_graph, encoder_graph, halved, properties
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae_cli.console import Console
+from pmavae_cli.images.formats import OutputError
 from pmavae_cli.options import RunOptions
-from pmavae_cli.run.jobs import OutputError
 from pmavae_cli.run.reader import Session
 
 

@@ -104,7 +104,8 @@ def train(ctx: click.Context, **options: Any) -> None:
         raise click.UsageError("--steps and --time-limit are two lengths of one run: give one.")
     # Threads that spin while they wait slow each other down. Read when torch is loaded, which is now.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from pmavae_cli.commands.train.work import TrainingOptions, run_training
+    from pmavae_cli.commands.train.data import TrainingOptions
+    from pmavae_cli.commands.train.work import run_training
 
     registry = ctx.find_object(Registry)
     assert registry is not None

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -21,11 +20,38 @@ from pmavae.training.sources import PictureEntry, Refusal, Survey, survey
 from pmavae.training.validation import middle, validation_pictures
 from pmavae_cli.console import Console
 
-if TYPE_CHECKING:
-    from pmavae_cli.commands.train.work import TrainingOptions
-
 VALIDATION_COUNT = 8
 HELD_OUT_SHARE = 0.1  # of the pictures, at most
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The options of the command, as given."""
+
+    task: str | None
+    preset: str | None
+    data: list[str]
+    out: Path | None
+    config: Path | None
+    time_limit: str | None
+    steps: int | None
+    pause_after: str | None
+    init_from: str | None
+    branch_from: Path | None
+    resume: str
+    perceptual: str | None
+    classes: Path | None
+    validate: Path | None
+    cache: Path | None
+    settings: tuple[str, ...]
+    save_every: str
+    keep: int
+    log_every: int
+    device: str
+    threads: int | None
+    seed: int | None
+    dry_run: bool
+    debug: bool = False
 
 
 @dataclass(frozen=True)

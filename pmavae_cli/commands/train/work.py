@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -37,7 +37,7 @@ from pmavae.training.run_folder import (
 from pmavae.training.schedule import Clock, StepClock, TimeClock
 from pmavae.training.trainer import Trainer
 from pmavae.training.validation import preview, save_grid, score
-from pmavae_cli.commands.train.data import LabelledData, TrainingData, prepare_data
+from pmavae_cli.commands.train.data import LabelledData, TrainingData, TrainingOptions, prepare_data
 from pmavae_cli.console import Console, print_table
 from pmavae_cli.plugin_manager import Registry
 from pmavae_cli.progress import Display, span
@@ -46,36 +46,6 @@ from pmavae_cli.run.weights import usable
 
 INTERRUPTED = 130
 TITLES = {"psnr": "PSNR in dB", "ssim": "SSIM", "velocity": "error of the velocity"}
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """The options of the command, as given."""
-
-    task: str | None
-    preset: str | None
-    data: list[str]
-    out: Path | None
-    config: Path | None
-    time_limit: str | None
-    steps: int | None
-    pause_after: str | None
-    init_from: str | None
-    branch_from: Path | None
-    resume: str
-    perceptual: str | None
-    classes: Path | None
-    validate: Path | None
-    cache: Path | None
-    settings: tuple[str, ...]
-    save_every: str
-    keep: int
-    log_every: int
-    device: str
-    threads: int | None
-    seed: int | None
-    dry_run: bool
-    debug: bool = False
 
 
 class Interrupt:
