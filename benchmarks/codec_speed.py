@@ -31,7 +31,7 @@ from torch import nn
 
 from pmavae import PMAVAE, PRESETS
 from pmavae.images.pixels import Pixels, to_pixels
-from pmavae.inference.precision import set_precision
+from pmavae.inference.fused import set_precision
 
 
 def parameters(network: nn.Module) -> int:

@@ -23,8 +23,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pmavae import PMAVAE
 from pmavae.onnx import scan
-from pmavae.onnx.checking import example_picture, largest_error, open_session
-from pmavae.onnx.graphs import OPSET, DecoderGraph, EncoderGraph, decoder_graph, encoder_graph, halved
+from pmavae.onnx.graphs import (
+    OPSET,
+    DecoderGraph,
+    EncoderGraph,
+    decoder_graph,
+    encoder_graph,
+    example_picture,
+    halved,
+    largest_error,
+    open_session,
+)
 from pmavae.scan import directional_scan
 
 

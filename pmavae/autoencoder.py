@@ -19,7 +19,7 @@ from pmavae.errors import ImageError, WeightsError
 from pmavae.images.pixels import ArrayRows, Pixels, RowSource, style_view, to_pixels
 from pmavae.inference.decoding import decode, decode_in_bands
 from pmavae.inference.encoding import encode, encode_in_bands
-from pmavae.inference.precision import decoding_dtype
+from pmavae.inference.fused import decoding_dtype
 from pmavae.inference.strips import WORKING_BYTES, fitting_rows, widest
 from pmavae.latents import Latents, Style, expected_shapes, padded
 from pmavae.model import Decoder, Encoder

@@ -88,7 +88,7 @@ MENTIONED = {
     "pmavae.pretrained.hub.HubError",
     "pmavae.pretrained.hub.fetch",
     "pmavae.pretrained.hub.push",
-    "pmavae.inference.precision",
+    "pmavae.inference.fused",
     "pmavae.style_transfer.distances",
     "pmavae.restoration.tiles.restore_pixels",
     "pmavae.latents.mix_style",

@@ -13,11 +13,9 @@ from torch import Tensor
 
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.images.pixels import Pixels, to_pixels
-from pmavae.inference.fused import can_fuse
-from pmavae.inference.heap import trim
+from pmavae.inference.fused import can_fuse, decoding_dtype
 from pmavae.inference.layers import shuffle_up, steps, with_noise
-from pmavae.inference.offload import added, in_strips, let_go, maps_in_memory_up_to
-from pmavae.inference.precision import decoding_dtype
+from pmavae.inference.offload import added, in_strips, let_go, maps_in_memory_up_to, trim
 from pmavae.inference.strips import (
     HALO,
     PAINT_HALO,

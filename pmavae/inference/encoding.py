@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.images.pixels import RowSource
 from pmavae.inference.fused import can_fuse, in_channels_last
-from pmavae.inference.heap import trim
 from pmavae.inference.layers import forward, statistics
-from pmavae.inference.offload import both_in_strips, empty_map, in_strips, let_go, maps_in_memory_up_to
+from pmavae.inference.offload import both_in_strips, empty_map, in_strips, let_go, maps_in_memory_up_to, trim
 from pmavae.inference.strips import (
     ENCODER_HALO,
     WORKING_BYTES,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pmavae.config import RestorationConfig
 from pmavae.images.pixels import Pixels, to_pixels
-from pmavae.inference.precision import fast_dtype
+from pmavae.inference.fused import fast_dtype
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import TILE_BYTES, Restorer, level_numbers
 

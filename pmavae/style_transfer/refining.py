@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmavae.inference.precision import fast_dtype
+from pmavae.inference.fused import fast_dtype
 from pmavae.style_transfer.distances import Wanted, content_distance, style_distances
 from pmavae.style_transfer.features import FeatureNetwork
 

@@ -25,7 +25,7 @@ from pmavae.files.latent_file import (
     read_latents_or_style,
 )
 from pmavae.images.pixels import Pixels, RowSource, eight_bits, fit_side, style_view
-from pmavae.inference.precision import set_precision
+from pmavae.inference.fused import set_precision
 from pmavae.latents import expected_shapes
 from pmavae.pretrained.manifest import WeightsIndex, released_weights
 from pmavae.pretrained.network import Builder

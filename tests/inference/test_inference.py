@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from pmavae import PMAVAE, PRESETS
-from pmavae.inference import fused as inference
-from pmavae.inference import layers
+from pmavae.inference import fused, layers
 from pmavae.inference.layers import forward
 from pmavae.model import MobileConv, PaintBlock, ParallelMambaBlock, grain
-from pmavae.scan import fused
+from pmavae.scan import fused as scans
 from pmavae.ss2d import SS2D
 
 SIZES = [(1, 1), (3, 5), (8, 8), (17, 6)]
@@ -61,7 +60,7 @@ def test_paint_blocks_are_what_they_are_in_training() -> None:
 
 @pytest.fixture(params=[0, 32], ids=["compiled", "small"])
 def _each_scan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "SMALL_SIDE", request.param)
+    monkeypatch.setattr(scans, "SMALL_SIDE", request.param)
 
 
 @torch.no_grad()
@@ -71,7 +70,7 @@ def _each_scan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def test_the_fused_scan_is_the_scan(channels: int, size: tuple[int, int]) -> None:
     module = shaken(SS2D(channels))
     u = 2 * torch.randn(2, *size, channels)
-    assert fused.fused_scan_for(u) is not None
+    assert scans.fused_scan_for(u) is not None
     with torch.enable_grad():
         expected = module.selective_scan(u).detach()
     assert (layers.selective_scan(module, u) - expected).abs().max() <= 1e-5 * expected.abs().max()
@@ -97,7 +96,7 @@ def test_a_block_in_strips_of_rows_is_the_block(rows: int, monkeypatch: pytest.M
     block = shaken(MobileConv(8, expansion=2, se_reduction=4, style_dim=8))
     x = torch.randn(1, 8, 17, 6).contiguous(memory_format=torch.channels_last)
     style = torch.randn(1, 8)
-    monkeypatch.setattr(inference, "STRIP_BYTES", rows * 16 * 6 * 4)
+    monkeypatch.setattr(fused, "STRIP_BYTES", rows * 16 * 6 * 4)
     assert (forward(block, x, style) - plain(block, x, style)).abs().max() < 1e-4
 
 
@@ -115,7 +114,7 @@ def test_where_torch_lacks_the_fused_convolution_plain_torch_serves(monkeypatch:
     block = shaken(MobileConv(8, expansion=2, se_reduction=4))
     x = torch.randn(1, 8, 6, 6)
     expected = forward(block, x)
-    monkeypatch.setattr(inference, "fused", lambda: None)
+    monkeypatch.setattr(fused, "fused", lambda: None)
     assert (forward(block, x) - expected).abs().max() < 1e-5
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from pmavae.config import LITE0
 from pmavae.images.pixels import eight_bits, luma
-from pmavae.inference import heap
+from pmavae.inference import offload
 from pmavae.inference.layers import forward
 from pmavae.model import PaintBlock, ParallelMambaBlock
 from pmavae.restoration import tiles
@@ -205,9 +205,9 @@ def test_a_budget_changes_no_more_than_a_level(
 
 
 def test_freed_memory_is_given_back_where_the_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    heap.trim()
-    heap._malloc_trim.cache_clear()
-    monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: object())
-    assert heap._malloc_trim() is None
-    heap.trim()
-    heap._malloc_trim.cache_clear()
+    offload.trim()
+    offload._malloc_trim.cache_clear()
+    monkeypatch.setattr(offload.ctypes, "CDLL", lambda name: object())
+    assert offload._malloc_trim() is None
+    offload.trim()
+    offload._malloc_trim.cache_clear()

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from pmavae import PMAVAE
 from pmavae.images.pixels import Pixels, to_pixels
-from pmavae.inference import fused as inference
+from pmavae.inference import fused
 from pmavae.inference.decoding import decode
-from pmavae.inference.fused import conv_alone, means_of, sums_of
-from pmavae.inference.precision import decoding_dtype, fast_dtype, set_precision
+from pmavae.inference.fused import conv_alone, decoding_dtype, fast_dtype, means_of, set_precision, sums_of
 
 CPU = torch.device("cpu")
 
@@ -83,15 +82,15 @@ def test_strips_are_the_whole(
     tiny: PMAVAE, latents: tuple[Tensor, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = decoded(tiny, latents)
-    monkeypatch.setattr(inference, "STRIP_BYTES", 1 << 16)
-    monkeypatch.setattr(inference, "SUM_BYTES", 1 << 10)
+    monkeypatch.setattr(fused, "STRIP_BYTES", 1 << 16)
+    monkeypatch.setattr(fused, "SUM_BYTES", 1 << 10)
     assert (decoded(tiny, latents) - whole).abs().max() < 2e-3  # gates are added up in another order
 
 
 def test_sums_of_narrow_maps_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     x = (torch.rand(2, 5, 40, 30) + 1).bfloat16().contiguous(memory_format=torch.channels_last)
     expected = x.double().sum((2, 3))
-    monkeypatch.setattr(inference, "SUM_BYTES", 4096)
+    monkeypatch.setattr(fused, "SUM_BYTES", 4096)
     assert sums_of(x).dtype == torch.float32
     assert ((sums_of(x) - expected) / expected).abs().max() < 1e-6  # in bf16: 2e-3
     assert ((means_of(x) * 1200 - expected) / expected).abs().max() < 1e-6
@@ -104,14 +103,14 @@ def test_a_convolution_alone_is_torchs(kernel: int, monkeypatch: pytest.MonkeyPa
     conv = torch.nn.Conv2d(8, 12, kernel, padding=kernel // 2)
     x = torch.randn(2, 8, 7, 9)
     assert (conv_alone(x, conv) - conv(x)).abs().max() < 1e-5
-    monkeypatch.setattr(inference, "fused", lambda: None)
+    monkeypatch.setattr(fused, "fused", lambda: None)
     assert (conv_alone(x, conv) - conv(x)).abs().max() < 1e-5
 
 
 def test_a_user_can_have_float32_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
     assert fast_dtype(CPU) == torch.bfloat16
-    monkeypatch.setattr(inference, "fused", lambda: object())
+    monkeypatch.setattr(fused, "fused", lambda: object())
     assert decoding_dtype(CPU, np.uint8, painted=False) == torch.bfloat16
     assert decoding_dtype(CPU, np.uint16, painted=False) is None
     assert decoding_dtype(CPU, np.uint8, painted=True) is None
@@ -120,7 +119,7 @@ def test_a_user_can_have_float32_everywhere(monkeypatch: pytest.MonkeyPatch) -> 
     assert fast_dtype(CPU) is None and decoding_dtype(CPU, np.uint8, painted=False) is None
     set_precision("auto")
     assert fast_dtype(CPU) == torch.bfloat16
-    monkeypatch.setattr(inference, "fused", lambda: None)
+    monkeypatch.setattr(fused, "fused", lambda: None)
     assert decoding_dtype(CPU, np.uint8, painted=False) is None
     with pytest.raises(ValueError, match="no precision 'int8', only auto and float32"):
         set_precision("int8")  # type: ignore[arg-type]

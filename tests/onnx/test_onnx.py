@@ -21,8 +21,7 @@ from small_config import CONFIG
 
 from pmavae import PMAVAE
 from pmavae.errors import ExportError
-from pmavae.onnx.checking import check, largest_error
-from pmavae.onnx.graphs import Graph, halved, properties
+from pmavae.onnx.graphs import Graph, check, halved, largest_error, properties
 from pmavae.onnx.scan import directional_scan as as_operators
 from pmavae.scan import directional_scan, reference
 from pmavae_cli.commands.export import command
@@ -189,7 +188,7 @@ def test_nothing_is_written_where_a_check_fails(folder, here, pmavae, monkeypatc
     encoder, decoder = graphs(folder)
     monkeypatch.setattr("pmavae_cli.commands.export.work.encoder_graph", lambda model: encoder)
     monkeypatch.setattr("pmavae_cli.commands.export.work.decoder_graph", lambda model, paint: decoder)
-    monkeypatch.setattr("pmavae.onnx.checking.largest_error", lambda *args: float("inf"))
+    monkeypatch.setattr("pmavae.onnx.graphs.largest_error", lambda *args: float("inf"))
     done = pmavae("export", "--weights", folder, "-o", "out")
     assert done.status == 1 and "differs by inf" in done.err and not (here / "out").exists()
 

@@ -12,7 +12,7 @@ from small_restorers import saved, tinted, untrained
 from pmavae import PMAVAE
 from pmavae.errors import WeightsError
 from pmavae.pretrained.weights import Manifest, load_weights
-from pmavae.training.objectives.linear_start import fit_decoder, fit_encoder
+from pmavae.training.objectives.reconstruction import fit_decoder, fit_encoder
 from pmavae.training.release import SCORE, release, scale_paint, standing
 
 

@@ -14,8 +14,7 @@ from pmavae.training.config import config_from_dict
 from pmavae.training.dataset import Corpus, build_cache
 from pmavae.training.distributed import Processes
 from pmavae.training.evaluation import reconstruction_scores
-from pmavae.training.objectives.linear_start import fit_decoder, fit_encoder
-from pmavae.training.objectives.reconstruction import Draws, moved
+from pmavae.training.objectives.reconstruction import Draws, fit_decoder, fit_encoder, moved
 from pmavae.training.run_folder import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 from pmavae.training.schedule import StepClock
 from pmavae.training.sources import survey

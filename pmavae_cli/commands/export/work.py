@@ -8,8 +8,7 @@ from typing import Any
 import onnxruntime
 
 from pmavae.files.tensors import write_atomically
-from pmavae.onnx.checking import SIZES, check
-from pmavae.onnx.graphs import Graph, decoder_graph, encoder_graph, halved, properties
+from pmavae.onnx.graphs import SIZES, Graph, check, decoder_graph, encoder_graph, halved, properties
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae_cli.console import Console
 from pmavae_cli.images.formats import OutputError

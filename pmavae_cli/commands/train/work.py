@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pmavae import PMAVAE
 from pmavae.errors import PMAVAEError
-from pmavae.inference import heap
+from pmavae.inference import offload
 from pmavae.pretrained.weights import save_folder
 from pmavae.training.config import TrainConfig, duration
 from pmavae.training.dataset import Corpus
@@ -23,7 +23,7 @@ from pmavae.training.distributed import Processes, join_processes
 from pmavae.training.logging import Meter, Recorder
 from pmavae.training.memory import activation_bytes, phase_bytes
 from pmavae.training.objectives.base import Model, frozen_codec, new_model, started_model
-from pmavae.training.objectives.linear_start import linear_start
+from pmavae.training.objectives.reconstruction import linear_start
 from pmavae.training.optimizers import choose_precision
 from pmavae.training.perceptual import PerceptualNetwork, perceptual_network
 from pmavae.training.plugin import Example, Examples, Training
@@ -72,7 +72,7 @@ class Interrupt:
 
 def run_training(options: TrainingOptions, console: Console, registry: Registry) -> int:
     """Train; returns the exit status: 0, or 130 (143) after Ctrl-C (SIGTERM)."""
-    heap.keep()
+    offload.keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     pause_after = duration(options.pause_after) if options.pause_after else float("inf")
