@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 from PIL import Image
 from torch import Tensor, nn
 
-from pmavae.config import BASE_STRIDE, FEATURES_TASK, MIN_SIZE, VMAMBA_TASK, ModelConfig
+from pmavae.config import BASE_STRIDE, MIN_SIZE, ModelConfig
 from pmavae.errors import ImageError, WeightsError
 from pmavae.images.pixels import ArrayRows, Pixels, RowSource, style_view, to_pixels
 from pmavae.inference.decoding import decode, decode_in_bands
@@ -23,6 +23,7 @@ from pmavae.inference.fused import decoding_dtype
 from pmavae.inference.strips import WORKING_BYTES, fitting_rows, widest
 from pmavae.latents import Latents, Style, expected_shapes, padded
 from pmavae.model import Decoder, Encoder
+from pmavae.network_configs import FEATURES_TASK, VMAMBA_TASK
 from pmavae.pretrained.hub import CARD_FILE, push
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.network import check_config, refuse_foreign_config, write_config

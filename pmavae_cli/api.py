@@ -19,7 +19,7 @@ import click
 import pluggy
 from click.shell_completion import CompletionItem
 
-from pmavae.training.config import Phase
+from pmavae.training.phases import Phase
 from pmavae.training.plugin import Batch, Example, Examples, Training
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pmavae.config import PRESETS
-from pmavae.training.config import OBJECTIVES, Phase
+from pmavae.training.phases import OBJECTIVES, Phase
 from pmavae_cli.api import API_VERSION, OLDEST_API_VERSION, Task, Training
 from pmavae_cli.command_table import COMMANDS
 from pmavae_cli.options import common_options

@@ -6,7 +6,8 @@ import torch
 from small_config import CONFIG
 
 from pmavae import PMAVAE
-from pmavae.config import TEXTURE_TASK, ModelConfig, TextureConfig
+from pmavae.config import ModelConfig
+from pmavae.network_configs import TEXTURE_TASK, TextureConfig
 from pmavae.texture.network import TexturePrior, encoder_fingerprint
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pmavae.config import RestorationConfig
+from pmavae.network_configs import RestorationConfig
 from pmavae.restoration.network import Restorer
 
 SMALL = {

@@ -15,7 +15,7 @@ from small_restorers import network
 from torch import nn
 
 from pmavae import PMAVAE
-from pmavae.config import FEATURE_NETWORK, FEATURES_TASK, FeatureConfig, NetworkConfig
+from pmavae.network_configs import FEATURE_NETWORK, FEATURES_TASK, FeatureConfig, NetworkConfig
 from pmavae.pretrained.manifest import released_weights
 from pmavae.pretrained.network import TaskNetwork
 from pmavae.pretrained.weights import save_weights

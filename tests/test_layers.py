@@ -20,11 +20,13 @@ EXCEPTIONS: dict[str, set[str]] = {}
 TORCH_FREE = [
     "pmavae",
     "pmavae.config",
+    "pmavae.network_configs",
     "pmavae.errors",
     "pmavae.files.header",
     "pmavae.pretrained.hub",
     "pmavae.pretrained.manifest",
     "pmavae.training.config",
+    "pmavae.training.phases",
     "pmavae.training.plugin",
     "pmavae.vmamba",
     "pmavae_cli.api",

@@ -46,7 +46,8 @@ TASK_API = [
 IMPORTED = {
     "pmavae": ["Latents", "PMAVAE", "PRESETS"],
     "pmavae.autoencoder": ["to_tensor"],
-    "pmavae.config": ["BASE_STRIDE", "DETAIL_STRIDE", "NetworkConfig", "STRIDES"],
+    "pmavae.config": ["BASE_STRIDE", "DETAIL_STRIDE"],
+    "pmavae.network_configs": ["NetworkConfig", "STRIDES"],
     "pmavae.errors": ["ImageError", "PMAVAEError", "WeightsError"],
     "pmavae.files.header": ["is_label", "weights_header"],
     "pmavae.images.metrics": ["psnr"],
@@ -94,7 +95,7 @@ MENTIONED = {
     "pmavae.latents.mix_style",
     "pmavae.texture.sampling.fit_region",
     "pmavae.texture.sampling.vary",
-    "pmavae.config.DROP_PATH",
+    "pmavae.network_configs.DROP_PATH",
     "pmavae_cli.api",
 }
 NO_MODULES = {"pmavae.plugins", "pmavae.network"}  # a group of entry points, and metadata of ONNX files

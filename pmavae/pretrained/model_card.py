@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pmavae.config import FEATURES_TASK, VMAMBA_TASK
 from pmavae.errors import WeightsError
+from pmavae.network_configs import FEATURES_TASK, VMAMBA_TASK
 from pmavae.pretrained.manifest import WeightsEntry, WeightsIndex, released_weights
 
 CARD_FILE = "README.md"  # by which name the Hub shows a card

@@ -10,16 +10,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from pmavae.config import (
-    FEATURES_TASK,
-    RESTORATIONS,
-    TEXTURE_TASK,
-    VMAMBA_TASK,
-    NetworkConfig,
-)
 from pmavae.errors import WeightsError
 from pmavae.files.header import MAX_NUMBER, is_settings, parse_json, weights_header
 from pmavae.files.tensors import write_atomically
+from pmavae.network_configs import FEATURES_TASK, RESTORATIONS, TEXTURE_TASK, VMAMBA_TASK, NetworkConfig
 from pmavae.pretrained.hub import CONFIG_FILE, LIBRARY, MODEL_FILE, config_text
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.weights import (

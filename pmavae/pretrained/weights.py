@@ -17,18 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pmavae.config import (
-    FEATURES_TASK,
-    RESTORATIONS,
-    TEXTURE_TASK,
-    VMAMBA_TASK,
-    FeatureConfig,
-    ModelConfig,
-    NetworkConfig,
-    RestorationConfig,
-    TextureConfig,
-    VMambaConfig,
-)
+from pmavae.config import ModelConfig
 from pmavae.errors import WeightsError
 from pmavae.files.header import BLANK, CHECKSUM_KEY, FileDigest, is_label, is_settings, stamped
 from pmavae.files.tensors import (
@@ -39,6 +28,17 @@ from pmavae.files.tensors import (
     tensor_file_bytes,
     to_json,
     write_atomically,
+)
+from pmavae.network_configs import (
+    FEATURES_TASK,
+    RESTORATIONS,
+    TEXTURE_TASK,
+    VMAMBA_TASK,
+    FeatureConfig,
+    NetworkConfig,
+    RestorationConfig,
+    TextureConfig,
+    VMambaConfig,
 )
 from pmavae.pretrained.hub import MODEL_FILE
 from pmavae.pretrained.manifest import HubReference, WeightsEntry, WeightsIndex, released_weights

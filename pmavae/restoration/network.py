@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.config import RestorationConfig
 from pmavae.model import zero_init
+from pmavae.network_configs import RestorationConfig
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
 from pmavae.restoration.levels import Levels

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmavae.config import RestorationConfig
 from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.inference.fused import fast_dtype
+from pmavae.network_configs import RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import TILE_BYTES, Restorer, level_numbers
 

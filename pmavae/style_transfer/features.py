@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.config import FEATURE_NETWORK, FEATURES_TASK, FeatureConfig
 from pmavae.errors import WeightsError
+from pmavae.network_configs import FEATURE_NETWORK, FEATURES_TASK, FeatureConfig
 from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights
 
 

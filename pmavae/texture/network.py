@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.config import TEXTURE_TASK, TextureConfig
 from pmavae.errors import WeightsError
 from pmavae.files.tensors import raw_bytes
 from pmavae.model import ChannelNorm, FiLM, zero_init
+from pmavae.network_configs import TEXTURE_TASK, TextureConfig
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
 from pmavae.texture.coefficients import Texture

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pmavae.config import FEATURE_NETWORK, LITE0
+from pmavae.network_configs import FEATURE_NETWORK, LITE0
 from pmavae.pretrained.weights import save_weights
 from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.training.perceptual import EfficientNetLite

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pmavae.config import RestorationConfig
+from pmavae.network_configs import RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import level_numbers
 from pmavae.training.config import DamageConfig

@@ -7,13 +7,14 @@ import torch
 from pmavae.autoencoder import PMAVAE
 from pmavae.restoration.network import Restorer
 from pmavae.texture.network import TexturePrior
-from pmavae.training.config import Phase, TrainConfig
+from pmavae.training.config import TrainConfig
 from pmavae.training.dataset import to_device
 from pmavae.training.objectives.base import Model
 from pmavae.training.objectives.plugin import PluginNetwork
 from pmavae.training.objectives.reconstruction import Draws, reconstruction
 from pmavae.training.objectives.texture import flow_matching
 from pmavae.training.perceptual import PerceptualNetwork
+from pmavae.training.phases import Phase
 from pmavae.training.plugin import Examples
 
 PROBES = 64, 128  # px of the crops that are measured: what grows between them grows with the pixels

@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from pmavae.config import MEAN, STD, VMAMBA
 from pmavae.errors import PMAVAEError, WeightsError
+from pmavae.network_configs import MEAN, STD, VMAMBA
 
 VGG16_REPO, VGG16_FILE = "timm/vgg16.tv_in1k", "model.safetensors"
 # Channels of the convolutions of VGG16's five stages; a pooling comes between two stages.

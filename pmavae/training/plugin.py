@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pmavae.errors import WeightsError
-from pmavae.training.config import Phase
+from pmavae.training.phases import Phase
 
 if TYPE_CHECKING:
     import numpy as np

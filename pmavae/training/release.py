@@ -21,9 +21,10 @@ from pathlib import Path
 import torch
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.config import ModelConfig, RestorationConfig, TextureConfig
+from pmavae.config import ModelConfig
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.files.tensors import write_atomically
+from pmavae.network_configs import RestorationConfig, TextureConfig
 from pmavae.pretrained.weights import load_weights, resolve_weights, save_weights, weights_folder
 from pmavae.restoration.network import Restorer
 from pmavae.texture.network import TexturePrior

@@ -21,23 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pmavae.config import RESTORERS
 from pmavae.errors import PMAVAEError
 from pmavae.files.tensors import write_atomically
+from pmavae.network_configs import RESTORERS
 from pmavae.pretrained.weights import save_weights
-from pmavae.training.config import (
-    OBJECTIVES,
-    ConfigError,
-    Phase,
-    TrainConfig,
-    change,
-    config_from_dict,
-    default_phases,
-    duration,
-    read_config,
-)
+from pmavae.training.config import ConfigError, TrainConfig, change, config_from_dict, duration, read_config
 from pmavae.training.degradation import crop_side
 from pmavae.training.objectives.base import Model
+from pmavae.training.phases import OBJECTIVES, Phase, default_phases
 from pmavae.training.plugin import Training
 from pmavae.training.schedule import position
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
-from pmavae.training.config import Phase
+from pmavae.training.phases import Phase
 
 
 @dataclass(frozen=True)

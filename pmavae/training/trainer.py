@@ -19,7 +19,7 @@ from pmavae.errors import PMAVAEError
 from pmavae.restoration.network import Restorer
 from pmavae.texture.network import TexturePrior
 from pmavae.training.adversary import PatchDiscriminator, balance, discriminator_loss, generator_loss
-from pmavae.training.config import Phase, TrainConfig
+from pmavae.training.config import TrainConfig
 from pmavae.training.dataset import Corpus, to_device
 from pmavae.training.distributed import Processes
 from pmavae.training.objectives.base import Drawn, Model, draw
@@ -30,6 +30,7 @@ from pmavae.training.objectives.restoration import restoring
 from pmavae.training.objectives.texture import flow_matching
 from pmavae.training.optimizers import choose_precision, make_optimizers
 from pmavae.training.perceptual import PerceptualNetwork
+from pmavae.training.phases import Phase
 from pmavae.training.plugin import Examples
 from pmavae.training.run_folder import TrainingState
 from pmavae.training.schedule import Clock, Position, position

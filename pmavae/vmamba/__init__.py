@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pmavae.config import MEAN, STD, VARIANTS, VMAMBA, VMambaConfig
+from pmavae.network_configs import MEAN, STD, VARIANTS, VMAMBA, VMambaConfig
 
 if TYPE_CHECKING:
     from pmavae.vmamba.network import VMamba

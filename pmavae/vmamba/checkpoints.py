@@ -6,9 +6,9 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from pmavae.config import VMAMBA, VMambaConfig
 from pmavae.errors import WeightsError
 from pmavae.files.header import MAX_NUMBER
+from pmavae.network_configs import VMAMBA, VMambaConfig
 from pmavae.pretrained.weights import sides, state_faults
 from pmavae.ss2d import DIRECTIONS
 

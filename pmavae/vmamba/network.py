@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.config import VMAMBA, VMAMBA_TASK, VMambaConfig
 from pmavae.errors import WeightsError
 from pmavae.inference.fused import can_fuse, conv_silu
+from pmavae.network_configs import VMAMBA, VMAMBA_TASK, VMambaConfig
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.weights import (
     FOLDER_FILE,

@@ -17,8 +17,8 @@ from conftest import Command, picture
 from torch import nn
 
 from pmavae import PMAVAE, PRESETS
-from pmavae.config import RESTORERS
 from pmavae.errors import WeightsError
+from pmavae.network_configs import RESTORERS
 from pmavae.pretrained.manifest import released_weights
 from pmavae.pretrained.weights import load_weights
 from pmavae.restoration.network import Restorer

@@ -18,9 +18,9 @@ import torch
 from conftest import Command, picture
 from small_weights import KINDS, Parts, Smooth, raw, write
 
-from pmavae.config import NetworkConfig
 from pmavae.errors import WeightsError
 from pmavae.files import tensors as tensor_file
+from pmavae.network_configs import NetworkConfig
 from pmavae.pretrained.manifest import WeightsEntry
 from pmavae.pretrained.network import TaskNetwork
 from pmavae.pretrained.weights import MAX_BYTES, load_weights, save_weights

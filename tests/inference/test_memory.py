@@ -16,11 +16,11 @@ from small_restorers import untrained
 from test_inference import shaken
 from torch import nn
 
-from pmavae.config import LITE0
 from pmavae.images.pixels import eight_bits, luma
 from pmavae.inference import offload
 from pmavae.inference.layers import forward
 from pmavae.model import PaintBlock, ParallelMambaBlock
+from pmavae.network_configs import LITE0
 from pmavae.restoration import tiles
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.tiles import restore_pixels

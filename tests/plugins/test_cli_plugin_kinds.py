@@ -126,7 +126,7 @@ def manifest(folder: Path, file: Path, **fields: Any) -> Path:
 
 def gain_weights(folder: Path, **settings: Any) -> Path:
     """A weights file of the task gain."""
-    from pmavae.config import NetworkConfig
+    from pmavae.network_configs import NetworkConfig
     from pmavae.pretrained.weights import save_folder
 
     config = NetworkConfig("tiny", "gain", {"channels": 3, **settings})

@@ -28,7 +28,7 @@ ELSEWHERE = {
     "Batch": "training/plugin.py",
     "Examples": "training/plugin.py",
     "Example": "training/plugin.py",
-    "Phase": "training/config.py",
+    "Phase": "training/phases.py",
     "Draws": "training/objectives/reconstruction.py",
 }
 

@@ -13,8 +13,8 @@ from small_config import CONFIG
 from small_restorers import SMALL, network
 
 from pmavae import PMAVAE
-from pmavae.config import RESTORERS, RestorationConfig
 from pmavae.errors import WeightsError
+from pmavae.network_configs import RESTORERS, RestorationConfig
 from pmavae.pretrained.weights import save_weights
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pmavae.autoencoder import PMAVAE, to_tensor
-from pmavae.config import LITE0
 from pmavae.errors import WeightsError
 from pmavae.images.pixels import to_pixels
+from pmavae.network_configs import LITE0
 from pmavae.pretrained.weights import save_weights
 from pmavae.style_transfer.distances import (
     content_distance,

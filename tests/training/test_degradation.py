@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import picture
 
-from pmavae.config import RESTORERS
+from pmavae.network_configs import RESTORERS
 from pmavae.training.config import DamageConfig
 from pmavae.training.degradation import crop_side, damage, photon_noise, recompress, scale_of, shrink
 

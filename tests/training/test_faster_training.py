@@ -15,10 +15,10 @@ from pmavae import PMAVAE
 from pmavae.errors import WeightsError
 from pmavae.scan import fused
 from pmavae.ss2d import SS2D
-from pmavae.training.config import Phase
 from pmavae.training.growth import grown
 from pmavae.training.objectives.losses import edge_loss, pixel_loss
 from pmavae.training.optimizers import Muon, is_matrix, orthogonal
+from pmavae.training.phases import Phase
 from pmavae.training.schedule import position
 
 

@@ -6,16 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmavae.training.config import (
-    DEFAULT_PHASES,
-    ConfigError,
-    Phase,
-    TrainConfig,
-    change,
-    config_from_dict,
-    duration,
-    read_config,
-)
+from pmavae.training.config import ConfigError, TrainConfig, change, config_from_dict, duration, read_config
+from pmavae.training.phases import DEFAULT_PHASES, Phase
 from pmavae.training.run_folder import RunFolder, resolve_config, usable_phases
 from pmavae.training.schedule import StepClock, TimeClock, position
 

@@ -7,9 +7,10 @@ import torch
 from small_config import CONFIG
 
 from pmavae import PMAVAE
-from pmavae.training.config import Phase, config_from_dict
+from pmavae.training.config import config_from_dict
 from pmavae.training.logging import Meter, Recorder
 from pmavae.training.memory import activation_bytes, phase_bytes
+from pmavae.training.phases import Phase
 from pmavae.training.schedule import Position
 from pmavae.training.trainer import StepReport
 from pmavae.training.validation import GRID_SIDE, preview, score

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from released_vmamba import ReleasedForward, random_state
 
-from pmavae.config import DROP_PATH
+from pmavae.network_configs import DROP_PATH
 from pmavae.pretrained.weights import weightless
 from pmavae.vmamba import MEAN, STD, VARIANTS, VMAMBA, VMamba
 from pmavae.vmamba.network import DropPath

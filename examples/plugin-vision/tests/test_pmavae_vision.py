@@ -11,7 +11,7 @@ from pmavae_vision.backbone import backbone_settings, label_settings, small
 from pmavae_vision.classifier import build_classifier
 from pmavae_vision.segmenter import build_segmenter
 
-from pmavae.config import NetworkConfig
+from pmavae.network_configs import NetworkConfig
 from pmavae.pretrained.network import TaskNetwork
 from pmavae.vmamba import VMAMBA
 from pmavae_cli.main import main

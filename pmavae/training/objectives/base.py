@@ -9,16 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.config import PRESETS, RESTORERS, TEXTURE_TASK, RestorationConfig, texture_config
+from pmavae.config import PRESETS
 from pmavae.errors import WeightsError
+from pmavae.network_configs import RESTORERS, TEXTURE_TASK, RestorationConfig, texture_config
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.restoration.network import Restorer
 from pmavae.texture.network import TexturePrior, encoder_fingerprint
-from pmavae.training.config import Phase, TrainConfig
+from pmavae.training.config import TrainConfig
 from pmavae.training.dataset import Corpus
 from pmavae.training.degradation import Damaged, crop_side, damage, scale_of
 from pmavae.training.growth import grown
 from pmavae.training.objectives.plugin import PluginNetwork
+from pmavae.training.phases import Phase
 from pmavae.training.plugin import Examples, Training
 
 Model = PMAVAE | Restorer | TexturePrior | PluginNetwork

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pmavae.config import BASE_STRIDE, NetworkConfig
+from pmavae.config import BASE_STRIDE
 from pmavae.errors import PMAVAEError
 from pmavae.files.header import weights_header
+from pmavae.network_configs import NetworkConfig
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.network import TaskNetwork
 from pmavae.pretrained.weights import resolve_weights

@@ -14,10 +14,10 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from pmavae.config import RestorationConfig
 from pmavae.errors import PMAVAEError
 from pmavae.images.metrics import psnr, ssim
 from pmavae.images.pixels import to_pixels
+from pmavae.network_configs import RestorationConfig
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer, enlarge
 from pmavae.restoration.tiles import restore, restore_pixels

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from pmavae.config import PRESETS, RESTORATIONS
+from pmavae.config import PRESETS
+from pmavae.network_configs import RESTORATIONS
 from pmavae_cli.console import Console
 from pmavae_cli.options import with_debug, with_offline, with_threads
 from pmavae_cli.plugin_manager import Registry

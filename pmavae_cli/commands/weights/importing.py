@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.config import PRESETS, RESTORERS, TEXTURE_TASK, VMAMBA_TASK, texture_config
+from pmavae.config import PRESETS
 from pmavae.errors import WeightsError
+from pmavae.network_configs import RESTORERS, TEXTURE_TASK, VMAMBA_TASK, texture_config
 from pmavae.pretrained.hub import push
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.model_card import CARD_FILE, card_of_folder

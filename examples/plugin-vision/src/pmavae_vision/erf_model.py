@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from pmavae import PMAVAE, PRESETS
-from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, STRIDES
+from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.errors import PMAVAEError
 from pmavae.files.header import weights_header
+from pmavae.network_configs import STRIDES
 from pmavae.pretrained.weights import resolve_weights
 from pmavae.vmamba import VMAMBA, VMamba
 from pmavae_vision.classifier import load_classifier, normalised
