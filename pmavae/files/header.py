@@ -1,4 +1,4 @@
-"""What a weights file says of itself, read without torch and without its tensors."""
+"""What a weights file says of itself, read without torch and tensors, and the checks of its JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near one picture is to another."""
+"""How near one picture is to another: measures of tensors, and of two picture files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels of 8 and of 16 bits a channel, from what a network gives and from each other."""
+"""Pixels of 8 and of 16 bits a channel, from a network and from each other, whole or row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Picture files that nobody vouches for: their size from the header, their pixels as upright RGB."""
+"""Picture files that nobody vouches for, in folders: their size from the header, their pixels as RGB."""
 
 from __future__ import annotations
 

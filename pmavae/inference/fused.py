@@ -3,6 +3,7 @@
 At the fine strides a pass over the features costs as much as a convolution, so an activation, a modulation or
 an addition of its own is worth avoiding. oneDNN does them while a result is still in the cache. torch offers
 that to its compiler only, under names without a promise: where they are missing, plain torch serves.
+Below, in which numbers a network may compute.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Encoder and decoder as ONNX graphs for pictures of any size."""
+"""Encoder and decoder as ONNX graphs for pictures of any size, checked against the model."""
 
 from __future__ import annotations
 

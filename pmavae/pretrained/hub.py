@@ -26,6 +26,12 @@ from pmavae.files.header import is_sha256, weights_header
 from pmavae.pretrained.hub_errors import Attempt, explain
 from pmavae.pretrained.manifest import HubReference
 
+MODEL_FILE = "model.safetensors"
+LIBRARY = "pmavae"
+MAX_FILE_BYTES = 2**31 + 2**21  # the tensors and the header that `load_weights` takes at most
+CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
+
 
 @contextmanager
 def quiet(name: str, level: int = logging.CRITICAL) -> Iterator[None]:
@@ -118,13 +124,6 @@ def _without_bars() -> Iterator[None]:
 
 
 _WORDS, _BARS = _Switch(lambda: quiet("huggingface_hub")), _Switch(_without_bars)
-
-
-MODEL_FILE = "model.safetensors"
-LIBRARY = "pmavae"
-MAX_FILE_BYTES = (
-    2**31 + 2**21
-)  # the tensors and the header that pmavae.pretrained.weights.load_weights takes at most
 
 
 class HubError(WeightsError):
@@ -313,10 +312,6 @@ def _cached_path(reference: HubReference) -> Path | None:
 def _note(reference: HubReference, sentence: str) -> str:
     reason = sentence.removeprefix(f"{reference} was not fetched: ").split("; ")[0]
     return f"{reference} is taken from the cache as it was last seen: {reason}"
-
-
-CONFIG_FILE = "config.json"
-CARD_FILE = "README.md"
 
 
 def push(

@@ -1,4 +1,4 @@
-"""Manifests of weights, and the index of all weights that have a name. Nothing here imports torch."""
+"""Manifests and names of weights, those on the Hub too, and the index of all. Nothing here imports torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network that pmavae does not know by itself: that of a plugin's task."""
+"""The networks of tasks: which class serves which task, those of plugins, and folders that hold one."""
 
 from __future__ import annotations
 

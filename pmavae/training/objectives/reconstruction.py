@@ -1,4 +1,7 @@
-"""What a step minimises: a reconstruction that costs little, or a picture repainted in another's style."""
+"""What a step minimises: a reconstruction that costs little, or a picture repainted in another's style.
+
+A codec starts as a linear one, fitted to some crops: `linear_start`.
+"""
 
 from __future__ import annotations
 
