@@ -15,6 +15,19 @@ from PIL.ExifTags import Base
 
 from pmavae.errors import ImageError
 
+# Every other reader of Pillow stays shut: some run other programs, many are rarely fuzzed.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"))
+MIN_SIDE = 64  # px; a smaller picture has hardly a crop to give
+MAX_FILE_BYTES = 2**30  # more than the largest picture that is accepted takes uncompressed
+MAX_PIXELS = 2**28 // 3  # beyond it Pillow warns of a decompression bomb
+
+# What reading a picture out of a tar raises where that is damaged.
+DAMAGED_TAR = (tarfile.TarError, EOFError, zlib.error, OSError)
+
+_SIXTEEN_BITS = frozenset(("I;16", "I;16L", "I;16B", "I;16N", "I"))
+_MODES = _SIXTEEN_BITS | {"1", "L", "LA", "RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr"}
+
 # What Pillow raises for a file that is damaged, as its own fuzz test has it.
 UNREADABLE = (
     OSError,
@@ -50,20 +63,6 @@ def upright(pixels: NDArray[_Any], orientation: int) -> NDArray[_Any]:
     if orientation in (2, 3, 6, 7):
         found = found[:, ::-1]
     return np.ascontiguousarray(found)
-
-
-# Every other reader of Pillow stays shut: some run other programs, many are rarely fuzzed.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"))
-MIN_SIDE = 64  # px; a smaller picture has hardly a crop to give
-MAX_FILE_BYTES = 2**30  # more than the largest picture that is accepted takes uncompressed
-MAX_PIXELS = 2**28 // 3  # beyond it Pillow warns of a decompression bomb
-
-# What reading a picture out of a tar raises where that is damaged.
-DAMAGED_TAR = (tarfile.TarError, EOFError, zlib.error, OSError)
-
-_SIXTEEN_BITS = frozenset(("I;16", "I;16L", "I;16B", "I;16N", "I"))
-_MODES = _SIXTEEN_BITS | {"1", "L", "LA", "RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr"}
 
 
 def picture_size(stream: IO[bytes], name: str) -> tuple[int, int]:

@@ -15,6 +15,11 @@ from pmavae.training.objectives.base import Model
 # A quintic that takes singular values from (0, 1] to about 1, by Jordan: few steps, since "about" is enough.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 RMS = 0.2  # of an update, times the rate: that of AdamW, so both live with one rate
+LINEAR = ("encoder.linear_", "decoder.lapped_")
+# What Muon leaves to AdamW: the scan's own parameters, and layers that end in latents or pixels, whose
+# singular values mean something.
+NO_MATRIX = ("x_proj", "dt_proj", "A_log", "out.0", "paint_out.0", "base_head", "detail_head", *LINEAR)
+SMALLEST_MATRIX = 12  # rows or columns, whichever are fewer: depthwise kernels are no matrices
 
 
 class Muon(torch.optim.Optimizer):
@@ -75,13 +80,6 @@ def orthogonal(x: Tensor, iterations: int = 5) -> Tensor:
         square = x @ x.transpose(1, 2)
         x = _A * x + (_B * square + _C * (square @ square)) @ x
     return x.float()
-
-
-LINEAR = ("encoder.linear_", "decoder.lapped_")
-# What Muon leaves to AdamW: the scan's own parameters, and layers that end in latents or pixels, whose
-# singular values mean something.
-NO_MATRIX = ("x_proj", "dt_proj", "A_log", "out.0", "paint_out.0", "base_head", "detail_head", *LINEAR)
-SMALLEST_MATRIX = 12  # rows or columns, whichever are fewer: depthwise kernels are no matrices
 
 
 def make_optimizers(model: Model, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
