@@ -25,7 +25,7 @@ from unittest.mock import patch
 import torch
 
 from pmavae import ss2d
-from pmavae.scan import fused_scan_for, reference
+from pmavae.scan import fused_scan_for, operator
 from pmavae.scan.operator import backend_for
 from pmavae.ss2d import SS2D
 
@@ -61,7 +61,7 @@ def blocked_scan(a: torch.Tensor, b: torch.Tensor, block: int = 16) -> torch.Ten
     of ratios that never exceed 1. Only the last state of each block is carried on.
     """
     height, width = a.shape[2:4]
-    logs, drive = (reference.unroll(x).unflatten(2, (-1, block)) for x in (a.log(), b))
+    logs, drive = (operator.unroll(x).unflatten(2, (-1, block)) for x in (a.log(), b))
     sums = logs.cumsum(3)  # (4, B, blocks, block, M)
     ratios = torch.exp(sums[:, :, :, :, None] - sums[:, :, :, None])  # decay from s to t, for s ≤ t
     mask = torch.ones(block, block).tril()[:, :, None]
@@ -69,7 +69,7 @@ def blocked_scan(a: torch.Tensor, b: torch.Tensor, block: int = 16) -> torch.Ten
     decay = sums.exp()
     for n in range(1, h.shape[2]):
         h[:, :, n] += decay[:, :, n] * h[:, :, n - 1, -1:]
-    return reference.roll(h.flatten(2, 3), height, width)
+    return operator.roll(h.flatten(2, 3), height, width)
 
 
 def whole_scans(side: int, lanes: int) -> dict[str, Callable[[], object]]:
@@ -109,7 +109,7 @@ def main() -> None:
     h = kernel.forward(a, b)
     into = torch.empty_like(a)
     on_cuda = args.device == "cuda"
-    other_scan = reference.scan_forward if on_cuda else blocked_scan
+    other_scan = operator.scan_forward if on_cuda else blocked_scan
     torch.testing.assert_close(other_scan(a, b), h, atol=1e-3, rtol=1e-3)
     timed = partial(milliseconds, device=args.device)
     rows = {
@@ -119,8 +119,8 @@ def main() -> None:
         "kernel, backward": timed(lambda: kernel.backward(grad_h, a, h), 20),
         **({} if on_cuda else {"blocked torch, forward": timed(lambda: blocked_scan(a, b), 3)}),
         **({} if on_cuda else {name: timed(f, 20) for name, f in whole_scans(side, args.lanes).items()}),
-        "torch loop, forward": timed(lambda: reference.scan_forward(a, b), 3),
-        "torch loop, backward": timed(lambda: reference.scan_backward(grad_h, a, h), 3),
+        "torch loop, forward": timed(lambda: operator.scan_forward(a, b), 3),
+        "torch loop, backward": timed(lambda: operator.scan_backward(grad_h, a, h), 3),
     }
     where = torch.cuda.get_device_name() if on_cuda else f"{args.threads} thread(s)"
     print(f"{args.lanes} lanes × {side * side} steps, float32, {where}")

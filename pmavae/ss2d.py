@@ -25,9 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.scan import FusedScan, directional_scan, fused_scan_for
+from pmavae.scan import DIRECTIONS, FusedScan, directional_scan, fused_scan_for
 
-DIRECTIONS = 4
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 0.1, 1e-4  # Mamba's range for the initial step sizes
 
 
@@ -124,7 +123,7 @@ def by_fused_scan(
     """What `selective_scan_2d` gives, by a scan with one state a channel.
 
     projected: (B, H, W, 4, R + 2N), Δ in its bottleneck, B and C of all directions. into: see
-    `selective_cpu.selective_scan`.
+    `pmavae.scan.selective_cpu.selective_scan`.
     """
     rank, rate = dt_proj.shape[-1], torch.exp(A_log)  # (4, C, N)
     y = scan(u, _of_state(projected, rank, 0), dt_proj, dt_bias, rate[..., 0], D.sum(0), **into)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.images.pixels import Pixels, to_pixels
-from pmavae.inference.fused import can_fuse, decoding_dtype
+from pmavae.inference.fused import decoding_dtype
 from pmavae.inference.layers import shuffle_up, steps, with_noise
 from pmavae.inference.offload import added, in_strips, let_go, maps_in_memory_up_to, trim
 from pmavae.inference.strips import (
@@ -32,6 +32,7 @@ from pmavae.inference.strips import (
 )
 from pmavae.latents import Latents
 from pmavae.model import Decoder, MobileConv, PaintBlock, Stage, grain
+from pmavae.scan import can_fuse
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.images.pixels import RowSource
-from pmavae.inference.fused import can_fuse, in_channels_last
+from pmavae.inference.fused import in_channels_last
 from pmavae.inference.layers import forward, statistics
 from pmavae.inference.offload import both_in_strips, empty_map, in_strips, let_go, maps_in_memory_up_to, trim
 from pmavae.inference.strips import (
@@ -27,6 +27,7 @@ from pmavae.inference.strips import (
 )
 from pmavae.latents import exchange, join_style, log_statistics, normalise, padded
 from pmavae.model import Encoder, MobileConv, Posterior, exchanged_logvars
+from pmavae.scan import can_fuse
 
 
 @torch.no_grad()

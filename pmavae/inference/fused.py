@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
-from pmavae.scan.fused import can_fuse as can_fuse
+from pmavae.scan import can_fuse
 
 # That a map takes of the rows that are computed at a time, where a pass is local: they stay in the cache, and
 # malloc has the memory for the next rows at hand, where that of a large map is fetched page by page.

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from pmavae import latents
 from pmavae.inference.fused import (
-    can_fuse,
     conv_add,
     conv_alone,
     conv_silu,
@@ -26,8 +25,8 @@ from pmavae.inference.fused import (
 from pmavae.inference.offload import empty_map, in_strips, let_go
 from pmavae.latents import log_statistics
 from pmavae.model import FiLM, MobileConv, PaintBlock, ParallelMambaBlock, ShuffleUp, Stage, grain
-from pmavae.scan import fused_scan_for
-from pmavae.ss2d import DIRECTIONS, SS2D, by_fused_scan
+from pmavae.scan import DIRECTIONS, can_fuse, fused_scan_for
+from pmavae.ss2d import SS2D, by_fused_scan
 
 PART = 1 << 18  # numbers whose statistics are taken at a time
 

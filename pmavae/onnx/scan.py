@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from onnxscript import opset18 as op
 
-from pmavae.ss2d import DIRECTIONS
+from pmavae.scan import DIRECTIONS
 
 CHUNK = 8
 LEVELS = 3

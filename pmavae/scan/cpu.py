@@ -44,7 +44,7 @@ _compiled = compiled(fastmath={"contract"})
 
 
 @njit(inline="always")
-def _position(step: int, direction: int, height: int, width: int) -> int:
+def position(step: int, direction: int, height: int, width: int) -> int:
     """Index of the pixel that a direction visits at this step (row-major)."""
     if direction >= 2:
         step = height * width - 1 - step
@@ -66,10 +66,10 @@ def _forward(a, b, h, height, width):  # type: ignore[no-untyped-def]
         item = task // groups % batch
         first = task % groups * LANES
         last = min(lanes, first + LANES)
-        before = _position(0, direction, height, width)
+        before = position(0, direction, height, width)
         h[direction, item, before, first:last] = b[direction, item, before, first:last]
         for step in range(1, length):
-            here = _position(step, direction, height, width)
+            here = position(step, direction, height, width)
             a_here = a[direction, item, here, first:last]
             b_here = b[direction, item, here, first:last]
             h_here = h[direction, item, here, first:last]
@@ -88,10 +88,10 @@ def _backward(grad_h, a, h, grad_a, grad_b, height, width):  # type: ignore[no-u
         item = task // groups % batch
         first = task % groups * LANES
         last = min(lanes, first + LANES)
-        here = _position(length - 1, direction, height, width)
+        here = position(length - 1, direction, height, width)
         grad_b[direction, item, here, first:last] = grad_h[direction, item, here, first:last]
         for step in range(length - 2, -1, -1):
-            before = _position(step, direction, height, width)
+            before = position(step, direction, height, width)
             total_here = grad_b[direction, item, here, first:last]
             total_before = grad_b[direction, item, before, first:last]
             grad_before = grad_h[direction, item, before, first:last]
@@ -117,7 +117,7 @@ def follow_torch_threads() -> None:
 
 
 def scan_forward(a: Tensor, b: Tensor) -> Tensor:
-    """See `reference.scan_forward`; float32 or float64 on the CPU."""
+    """See `operator.scan_forward`; float32 or float64 on the CPU."""
     follow_torch_threads()
     h = torch.empty(a.shape, dtype=a.dtype)
     _forward(_pixels(a), _pixels(b), _pixels(h), a.shape[2], a.shape[3])
@@ -125,7 +125,7 @@ def scan_forward(a: Tensor, b: Tensor) -> Tensor:
 
 
 def scan_backward(grad_h: Tensor, a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """See `reference.scan_backward`; float32 or float64 on the CPU."""
+    """See `operator.scan_backward`; float32 or float64 on the CPU."""
     follow_torch_threads()
     grad_a, grad_b = torch.empty(a.shape, dtype=a.dtype), torch.empty(a.shape, dtype=a.dtype)
     _backward(

@@ -134,14 +134,14 @@ def _launch(kernel, *tensors: Tensor) -> None:  # type: ignore[no-untyped-def]
 
 
 def scan_forward(a: Tensor, b: Tensor) -> Tensor:
-    """See `reference.scan_forward`; any floating dtype, computed in float32 at least."""
+    """See `operator.scan_forward`; any floating dtype, computed in float32 at least."""
     h = torch.empty_like(a)
     _launch(_forward, a, b, h)
     return h
 
 
 def scan_backward(grad_h: Tensor, a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """See `reference.scan_backward`; any floating dtype, computed in float32 at least."""
+    """See `operator.scan_backward`; any floating dtype, computed in float32 at least."""
     grad_a, grad_b = torch.empty_like(a), torch.empty_like(a)
     _launch(_backward, grad_h, a, h, grad_a, grad_b)
     return grad_a, grad_b

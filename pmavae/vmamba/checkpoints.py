@@ -10,7 +10,7 @@ from pmavae.errors import WeightsError
 from pmavae.files.header import MAX_NUMBER
 from pmavae.network_configs import VMAMBA, VMambaConfig
 from pmavae.pretrained.weights import sides, state_faults
-from pmavae.ss2d import DIRECTIONS
+from pmavae.scan import DIRECTIONS
 
 _STAGES = 4
 # Names that were used before or after those that most checkpoints have.

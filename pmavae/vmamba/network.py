@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.errors import WeightsError
-from pmavae.inference.fused import can_fuse, conv_silu
+from pmavae.inference.fused import conv_silu
 from pmavae.network_configs import VMAMBA, VMAMBA_TASK, VMambaConfig
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.weights import (
@@ -29,7 +29,8 @@ from pmavae.pretrained.weights import (
     weightless,
     wrong_task,
 )
-from pmavae.ss2d import DIRECTIONS, initial_dt_bias, selective_scan_2d
+from pmavae.scan import DIRECTIONS, can_fuse
+from pmavae.ss2d import initial_dt_bias, selective_scan_2d
 from pmavae.vmamba.checkpoints import check_shapes, config_of, renamed
 
 

@@ -10,7 +10,7 @@ from pmavae import PMAVAE, PRESETS
 from pmavae.inference import fused, layers
 from pmavae.inference.layers import forward
 from pmavae.model import MobileConv, PaintBlock, ParallelMambaBlock, grain
-from pmavae.scan import fused as scans
+from pmavae.scan import fused_scan_for, selective
 from pmavae.ss2d import SS2D
 
 SIZES = [(1, 1), (3, 5), (8, 8), (17, 6)]
@@ -60,7 +60,7 @@ def test_paint_blocks_are_what_they_are_in_training() -> None:
 
 @pytest.fixture(params=[0, 32], ids=["compiled", "small"])
 def _each_scan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scans, "SMALL_SIDE", request.param)
+    monkeypatch.setattr(selective, "SMALL_SIDE", request.param)
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def _each_scan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def test_the_fused_scan_is_the_scan(channels: int, size: tuple[int, int]) -> None:
     module = shaken(SS2D(channels))
     u = 2 * torch.randn(2, *size, channels)
-    assert scans.fused_scan_for(u) is not None
+    assert fused_scan_for(u) is not None
     with torch.enable_grad():
         expected = module.selective_scan(u).detach()
     assert (layers.selective_scan(module, u) - expected).abs().max() <= 1e-5 * expected.abs().max()

@@ -71,7 +71,7 @@ def test_the_scan_is_the_same_in_chunks_of_lines(
 ) -> None:
     module = shaken(SS2D(channels))
     u = 2 * torch.randn(2, *size, channels)
-    monkeypatch.setattr("pmavae.scan.fused.SMALL_SIDE", 0)
+    monkeypatch.setattr("pmavae.scan.selective.SMALL_SIDE", 0)
     whole = module.selective_scan(u)
     monkeypatch.setattr("pmavae.scan.selective_cpu.CHUNK_BYTES", 7 * size[1] * channels * 2 * 4)
     assert (module.selective_scan(u) - whole).abs().max() < 1e-5 * whole.abs().max()

@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pmavae import PMAVAE, PRESETS
-from pmavae.inference import fused as inference
+from pmavae.inference import fused
 from pmavae.model import ParallelMambaBlock
-from pmavae.scan import fused
+from pmavae.scan import selective
 
 SIDE = 128
 COPIES = ("aten.copy_", "aten.clone", "aten._to_copy", "aten.contiguous")
@@ -84,7 +84,7 @@ TASKS = {"encode": encoding, "decode": decoding}
 BOUNDS = {"encode": (400, 1600, 585), "decode": (320, 3720, 1405)}
 
 
-@pytest.mark.skipif(inference.fused() is None, reason="this torch has no fused convolutions")
+@pytest.mark.skipif(fused.fused() is None, reason="this torch has no fused convolutions")
 @pytest.mark.parametrize("task", BOUNDS)
 def test_the_counted_work_does_not_grow(model: PMAVAE, task: str) -> None:
     work = counted(TASKS[task](model))
@@ -97,7 +97,7 @@ def test_the_counted_work_does_not_grow(model: PMAVAE, task: str) -> None:
         )
 
 
-@pytest.mark.skipif(inference.fused() is None, reason="this torch has no fused convolutions")
+@pytest.mark.skipif(fused.fused() is None, reason="this torch has no fused convolutions")
 @pytest.mark.parametrize("task", BOUNDS)
 def test_nothing_copies_a_feature_map_for_its_layout_alone(model: PMAVAE, task: str) -> None:
     work = counted(TASKS[task](model))
@@ -112,10 +112,12 @@ def test_nothing_copies_a_feature_map_for_its_layout_alone(model: PMAVAE, task: 
 @pytest.fixture(autouse=True)
 def _as_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of these tests are small for their speed, and stand for large ones."""
-    monkeypatch.setattr(fused, "SMALL_SIDE", 0)
+    monkeypatch.setattr(selective, "SMALL_SIDE", 0)
 
 
-@pytest.mark.skipif(fused._cpu() is None, reason="there is no compiled scan here")
+@pytest.mark.skipif(
+    selective.compiled_scan("selective_scan") is None, reason="there is no compiled scan here"
+)
 @pytest.mark.parametrize("task", BOUNDS)
 def test_the_scan_is_one_kernel_a_direction_and_block(
     model: PMAVAE, task: str, monkeypatch: pytest.MonkeyPatch
@@ -140,7 +142,7 @@ def test_the_scan_is_one_kernel_a_direction_and_block(
 def test_a_strip_needs_no_more_work_than_the_whole(model: PMAVAE, monkeypatch: pytest.MonkeyPatch) -> None:
     """Strips of rows repeat a row above and below each, no more."""
     whole = counted(decoding(model))
-    monkeypatch.setattr(inference, "STRIP_BYTES", 64 * 4 * (SIDE // 2) * 16)  # of stage 2, 16 rows
+    monkeypatch.setattr(fused, "STRIP_BYTES", 64 * 4 * (SIDE // 2) * 16)  # of stage 2, 16 rows
     strips = counted(decoding(model))
     assert strips.calls["mkldnn._convolution_pointwise"] > whole.calls["mkldnn._convolution_pointwise"]
     assert strips.bytes < 1.6 * whole.bytes

@@ -23,7 +23,7 @@ from pmavae import PMAVAE
 from pmavae.errors import ExportError
 from pmavae.onnx.graphs import Graph, check, halved, largest_error, properties
 from pmavae.onnx.scan import directional_scan as as_operators
-from pmavae.scan import directional_scan, reference
+from pmavae.scan import directional_scan, operator
 from pmavae_cli.commands.export import command
 from pmavae_cli.main import main
 
@@ -63,7 +63,7 @@ def test_the_scan_without_a_loop_is_the_scan(scan, size):
     b = torch.randn_like(a) * 10 ** torch.randint(-3, 4, a.shape).double()
     session = onnxruntime.InferenceSession(scan.SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"a": a.numpy(), "b": b.numpy()})
-    np.testing.assert_allclose(found, reference.scan_forward(a, b).numpy(), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found, operator.scan_forward(a, b).numpy(), rtol=1e-6, atol=1e-6)
     assert not LOOPS & {node.op_type for node in scan.graph.node}
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmavae.scan import directional_scan, operator, reference, register_backend
+from pmavae.scan import directional_scan, operator, register_backend
 from pmavae.scan.operator import Backend, backend_for
 
 
@@ -26,7 +26,7 @@ def visiting_order(direction, height, width):
 
 def test_reference_walks_the_four_directions():
     a, b = random_pair((4, 2, 3, 5, 2))
-    h = reference.scan_forward(a, b)
+    h = operator.scan_forward(a, b)
     for direction in range(4):
         state = torch.zeros(2, 2, dtype=a.dtype)
         for y, x in visiting_order(direction, 3, 5):
@@ -35,7 +35,7 @@ def test_reference_walks_the_four_directions():
 
 
 def test_the_cpu_has_a_compiled_kernel():
-    assert backend_for(torch.device("cpu")).forward is not reference.scan_forward
+    assert backend_for(torch.device("cpu")).forward is not operator.scan_forward
 
 
 @settings(max_examples=25, deadline=None)
@@ -51,19 +51,19 @@ def test_kernel_agrees_with_the_reference(height, width, batch, lanes, dtype):
     grad_h = torch.randn_like(a)
     kernel = backend_for(torch.device("cpu"))
     h = kernel.forward(a, b)
-    torch.testing.assert_close(h, reference.scan_forward(a, b))
+    torch.testing.assert_close(h, operator.scan_forward(a, b))
     for got, expected in zip(
-        kernel.backward(grad_h, a, h), reference.scan_backward(grad_h, a, h), strict=True
+        kernel.backward(grad_h, a, h), operator.scan_backward(grad_h, a, h), strict=True
     ):
         torch.testing.assert_close(got, expected)
 
 
 def test_reference_backward_is_the_gradient_of_reference_forward():
     a, b = (t.requires_grad_() for t in random_pair((4, 2, 3, 4, 2)))
-    h = reference.scan_forward(a, b)
+    h = operator.scan_forward(a, b)
     grad_h = torch.randn_like(h)
     expected = torch.autograd.grad(h, (a, b), grad_h)
-    for got, want in zip(reference.scan_backward(grad_h, a, h), expected, strict=True):
+    for got, want in zip(operator.scan_backward(grad_h, a, h), expected, strict=True):
         torch.testing.assert_close(got, want)
 
 
@@ -75,7 +75,7 @@ def test_gradcheck_in_double_precision():
 def test_long_scans_stay_finite_and_exact():
     a, b = random_pair((4, 1, 96, 96, 4), torch.float32)
     a = 1 - a * 1e-4  # decays near 1: the state adds up over nine thousand steps
-    exact = reference.scan_forward(a.double(), b.double())
+    exact = operator.scan_forward(a.double(), b.double())
     error = (directional_scan(a, b).double() - exact).abs().max() / exact.abs().max()
     assert error < 1e-4
 
@@ -112,12 +112,12 @@ def test_a_registered_backend_serves_its_device(monkeypatch):
 
     def forward(a, b):
         calls.append(a.shape)
-        return reference.scan_forward(a, b)
+        return operator.scan_forward(a, b)
 
     monkeypatch.setattr(operator, "_registered", {})
-    register_backend("cpu", Backend(forward, reference.scan_backward))
+    register_backend("cpu", Backend(forward, operator.scan_backward))
     a, b = random_pair((4, 1, 2, 3, 1))
-    torch.testing.assert_close(directional_scan(a, b), reference.scan_forward(a, b))
+    torch.testing.assert_close(directional_scan(a, b), operator.scan_forward(a, b))
     assert calls == [a.shape]
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import pmavae.scan
-from pmavae.scan import directional_scan, operator, reference, register_backend
+from pmavae.scan import directional_scan, operator, register_backend
 from pmavae.scan.operator import Backend, backend_for
 
 ON_CUDA = torch.cuda.is_available()
@@ -36,8 +36,8 @@ def problem(shape, lowest=0.0, dtype=torch.float32):
 def exact(a, b, grad_h):
     """h, grad_a and grad_b by the reference in double precision."""
     a, b, grad_h = a.double(), b.double(), grad_h.double()
-    h = reference.scan_forward(a, b)
-    return h, *reference.scan_backward(grad_h, a, h)
+    h = operator.scan_forward(a, b)
+    return h, *operator.scan_backward(grad_h, a, h)
 
 
 def assert_near(got, expected, tolerance):
@@ -66,7 +66,7 @@ def operator_on_kernels(a, b, grad_h):
 
         register_backend("cpu", Backend(cuda.scan_forward, cuda.scan_backward))
     a, b, grad_h = (torch.as_tensor(x, device="cuda" if ON_CUDA else "cpu") for x in (a, b, grad_h))
-    assert backend_for(a.device).forward is not reference.scan_forward
+    assert backend_for(a.device).forward is not operator.scan_forward
     h = directional_scan(a.requires_grad_(), b.requires_grad_())
     grads = torch.autograd.grad(h, (a, b), grad_h)
     return tuple(result.detach().cpu().numpy() for result in (h, *grads))
@@ -152,4 +152,4 @@ def test_without_triton_cuda_falls_back_with_a_warning(monkeypatch):
     monkeypatch.delattr(pmavae.scan, "cuda", raising=False)
     with pytest.warns(RuntimeWarning, match="pip install triton"):
         backend = operator._cuda_backend.__wrapped__()
-    assert backend.forward is reference.scan_forward
+    assert backend.forward is operator.scan_forward

@@ -13,7 +13,7 @@ from conftest import Command, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmavae.scan import fused, selective_small
+from pmavae.scan import selective
 from pmavae.ss2d import SS2D
 from pmavae_cli.task_command import swift_imports
 
@@ -42,7 +42,7 @@ def test_any_size_and_any_decay_is_scanned_exactly(
     module.dt_bias.copy_(step + 3 * torch.randn(4, channels))  # steps from 0 to over 120
     module.A_log.copy_(rate + torch.randn(4, channels, 1))  # decays from 0 to 1, to the last digit
     u = torch.randn(batch, *size, channels)
-    assert fused.fused_scan_for(u) is selective_small.selective_scan
+    assert selective.fused_scan_for(u) is selective.small_scan
     found = module.selective_scan(u)
     expected = exact(module, u)
     assert found.isfinite().all()
@@ -68,13 +68,13 @@ def test_a_picture_is_scanned_alike_alone_and_in_a_batch() -> None:
 @torch.no_grad()
 def test_which_scan_runs_is_a_matter_of_the_size_alone() -> None:
     def scan_of(*size: int) -> object:
-        return fused.fused_scan_for(torch.empty(size))
+        return selective.fused_scan_for(torch.empty(size))
 
-    small = selective_small.selective_scan
+    small = selective.small_scan
     # A picture of 256 × 256 pixels at the strides 8 and 16, alone and in a batch.
     assert [scan_of(1, 32, 32, 128), scan_of(64, 32, 32, 8), scan_of(1, 16, 16, 192)] == [small] * 3
     assert small not in (scan_of(1, 33, 1, 8), scan_of(1, 1, 33, 8), scan_of(1, 33, 33, 8))
-    fused._cpu()  # loads the compiled one, where there is one
+    selective.compiled_scan("selective_scan")  # loads the compiled one, where there is one
     assert scan_of(1, 32, 32, 128) is small
 
 

@@ -13,7 +13,7 @@ from small_config import CONFIG
 
 from pmavae import PMAVAE
 from pmavae.errors import WeightsError
-from pmavae.scan import fused
+from pmavae.scan import selective
 from pmavae.ss2d import SS2D
 from pmavae.training.growth import grown
 from pmavae.training.objectives.losses import edge_loss, pixel_loss
@@ -44,8 +44,8 @@ def test_the_scan_for_training_has_the_gradients_of_double_precision(
     torch.manual_seed(seed)
     module = SS2D(channels, d_state)
     u, weight = torch.randn(batch, *size, channels), torch.randn(batch, *size, channels)
-    assert fused.fused_scan_for(u) is fused._training()
-    assert fused.fused_scan_for(u.double()) is None
+    assert selective.fused_scan_for(u) is selective.compiled_scan("differentiable_scan")
+    assert selective.fused_scan_for(u.double()) is None
     found = gradients(module, u, weight)
     for one, exact in zip(found, gradients(module.double(), u.double(), weight.double()), strict=True):
         assert (one - exact).abs().max() <= 2e-5 * exact.abs().max() + 1e-6

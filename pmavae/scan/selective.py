@@ -1,28 +1,59 @@
-"""The selective scan of SS2D on small pictures for inference, in plain torch: nothing is compiled or loaded.
+"""The selective scan of SS2D: which form of it serves an input, and the one for small maps in plain torch.
 
-Loading the compiled scan takes longer than a thumbnail does. A line of the picture, a row or a column, is a
-chunk of the scan:
-
-1. All lines are scanned at once, step by step, each from a state of zero, with the decay from its start to
-   every step.
-2. The last state and the whole decay of each line are a recurrence again, over the lines: what each of them
-   starts from.
-3. That, times the decay up to it, is added to every step.
-
-That is 2 · line + lines short operations for a direction instead of line · lines. Decays are products of
-numbers in [0, 1], so nothing overflows.
+There are two compiled ones as well, for the value alone and with a gradient: selective_cpu.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-DIRECTIONS = 4
+from pmavae.scan.operator import DIRECTIONS
+
+# Longest side of a map that is scanned in plain torch. 32 is a picture of 256 pixels, at its finest scan.
+# Which form runs must depend on nothing but the size: they round differently, and a picture's bytes must not
+# depend on what was loaded or computed before it.
+SMALL_SIDE = 32
+
+FusedScan = Callable[..., Tensor]
+
+
+def can_fuse(x: Tensor) -> bool:
+    """Whether x is computed with on the CPU for its value alone: no gradient, no export, no autocast."""
+    return not (
+        torch.is_grad_enabled()
+        or x.device.type != "cpu"
+        or torch.compiler.is_compiling()
+        or torch.compiler.is_exporting()
+        or torch.is_autocast_enabled("cpu")
+    )
+
+
+def fused_scan_for(u: Tensor) -> FusedScan | None:
+    """The scan for an input of SS2D (B, H, W, C), as `selective_cpu.selective_scan`, or None."""
+    if u.dtype is not torch.float32 or u.device.type != "cpu" or torch.compiler.is_exporting():
+        return None
+    if torch.is_grad_enabled():
+        return compiled_scan("differentiable_scan")
+    if not can_fuse(u):
+        return None
+    return small_scan if max(u.shape[1:3]) <= SMALL_SIDE else compiled_scan("selective_scan")
+
+
+@cache
+def compiled_scan(name: str) -> FusedScan | None:
+    """One of selective_cpu.py, None where it cannot be compiled."""
+    try:
+        scan: FusedScan = getattr(import_module("pmavae.scan.selective_cpu"), name)
+    except ImportError:
+        return None
+    return scan
 
 
 class _Lines(NamedTuple):
@@ -36,7 +67,7 @@ class _Lines(NamedTuple):
     all_starts: Tensor  # the same for all pixels: (H or 1, W or 1, C)
 
 
-def selective_scan(
+def small_scan(
     u: Tensor,
     projected: Tensor,
     dt_proj: Tensor,
@@ -45,9 +76,22 @@ def selective_scan(
     skip: Tensor,
     *,
     out: Tensor | None = None,
-    done: object = None,
+    done: object = None,  # so small a map is in no file
 ) -> Tensor:
-    """As `selective_cpu.selective_scan`: (B, H, W, C) to the same shape; any sizes, float32 on the CPU."""
+    """As `selective_cpu.selective_scan`: (B, H, W, C) to the same shape; any sizes, float32 on the CPU.
+
+    Loading the compiled scan takes longer than a thumbnail does, so this is plain torch. A line of the
+    picture, a row or a column, is a chunk of the scan:
+
+    1. All lines are scanned at once, step by step, each from a state of zero, with the decay from its start
+       to every step.
+    2. The last state and the whole decay of each line are a recurrence again, over the lines: what each of
+       them starts from.
+    3. That, times the decay up to it, is added to every step.
+
+    That is 2 · line + lines short operations for a direction instead of line · lines. Decays are products of
+    numbers in [0, 1], so nothing overflows.
+    """
     batch, height, width, channels = u.shape
     rank = dt_proj.shape[2]
     y = torch.mul(u, skip, out=out)
