@@ -146,8 +146,8 @@ def main() -> None:
         for preset in arguments.presets:
             rows += [(f"{preset}: {n}", p, b) for n, p, b in codec(PMAVAE.from_pretrained(preset), pixels)]
         rows.append(painter(pixels))
-        rows.append(restorer(Restorer.from_pretrained("tiny", "denoise"), pixels, Levels(20.0, None)))
-        rows.append(restorer(Restorer.from_pretrained("tiny", "upscale"), pixels, Levels()))
+        rows.append(restorer(Restorer.from_pretrained("tiny", task="denoise"), pixels, Levels(20.0, None)))
+        rows.append(restorer(Restorer.from_pretrained("tiny", task="upscale"), pixels, Levels()))
         for name, decibels, figure in rows:
             print(f"{path.name:<24}{name:<32}{decibels:>9.1f}{figure:>9.3f}", flush=True)
 

@@ -87,7 +87,7 @@ def main() -> None:
     pictures = [read_rgb(Path(name)) for name, _ in named]
     places = [tuple(map(int, place.split(","))) for _, place in named]
     for task, restored in (("denoise", denoised), ("upscale", upscaled)):
-        model = Restorer.from_pretrained(getattr(args, task), task)
+        model = Restorer.from_pretrained(getattr(args, task), task=task)
         rows = [restored(model, pixels) for pixels in pictures]
         sheet(rows, places).save(args.out / f"{task}.jpg", quality=90)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import DTypeLike
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from pmavae.config import BASE_STRIDE, MIN_SIZE, ModelConfig
 from pmavae.errors import ImageError, WeightsError
@@ -24,16 +23,10 @@ from pmavae.inference.strips import WORKING_BYTES, fitting_rows, widest
 from pmavae.latents import Latents, Style, expected_shapes, padded
 from pmavae.model import Decoder, Encoder
 from pmavae.network_configs import FEATURES_TASK, VMAMBA_TASK
-from pmavae.pretrained.hub import CARD_FILE, push
 from pmavae.pretrained.manifest import WeightsIndex
-from pmavae.pretrained.network import check_config, refuse_foreign_config, write_config
-from pmavae.pretrained.weights import (
-    ARCHITECTURE_VERSION,
-    AnyConfig,
-    load_network,
-    resolve_weights,
-    save_folder,
-)
+from pmavae.pretrained.network import Pretrained, check_config, refuse_foreign_config, write_config
+from pmavae.pretrained.resolve import Found, resolve
+from pmavae.pretrained.weights import ARCHITECTURE_VERSION
 
 Picture = Tensor | Image.Image | np.ndarray[Any, Any]
 
@@ -73,7 +66,7 @@ def reflect_pad(picture: Tensor) -> Tensor:
     return F.pad(picture, (0, padded(width) - width, 0, padded(height) - height), mode="reflect")
 
 
-class PMAVAE(nn.Module):
+class PMAVAE(Pretrained):
     """Encoder and decoder of one preset.
 
     `PMAVAE(PRESETS["tiny"])` is untrained; `PMAVAE.from_pretrained("tiny")` has the released
@@ -81,19 +74,14 @@ class PMAVAE(nn.Module):
     them, because latents mean something only to the weights that made them.
     """
 
+    config_type, tasks = ModelConfig, ("base",)
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.weights_id = "untrained"
-        self.weights_sha256 = ""
         self.working_bytes = WORKING_BYTES  # beyond which large pictures are computed in bands
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return self.encoder.base_head.weight.device
 
     @torch.no_grad()
     def encode(self, image: Picture | RowSource) -> Latents:
@@ -191,65 +179,32 @@ class PMAVAE(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        index: WeightsIndex | None = None,
-        *,
-        revision: str | None = None,
-        offline: bool = False,
+        cls, name_or_path: str | Path | Found, index: WeightsIndex | None = None, **options: Any
     ) -> PMAVAE:
-        """Load a preset ("tiny"), a manifest id, a weights file, a folder with model.safetensors, or
-        `org/name[@revision][:file]` of the Hugging Face Hub.
-
-        `revision` is a branch, a tag or a commit of a repository there; `offline` opens no socket and takes
-        what is in the Hub's cache. Only safetensors are read. The model is on the CPU in float32 and in
-        evaluation mode. Raises WeightsError, in one sentence, where the file is missing, damaged or of
-        another architecture version, or does not fit its own configuration or a config.json beside it.
-        """
-        path, entry = resolve_weights(name_or_path, index=index, revision=revision, offline=offline)
-
-        def make(config: AnyConfig) -> PMAVAE:
-            if isinstance(config, ModelConfig):
-                return cls(config)
-            no_task = config.task in (FEATURES_TASK, VMAMBA_TASK)
-            remedy = "name those of one" if no_task else f"use them with pmavae {config.task}"
-            raise WeightsError(
-                f"{path} has weights of the task {config.task}, which are no autoencoder: {remedy}"
-            )
-
-        model = load_network(path, entry, make)
-        check_config(path, model.config.to_dict(), model.weights_id, ARCHITECTURE_VERSION)
+        """As `Pretrained.from_pretrained`; raises WeightsError too where a config.json beside differs."""
+        found = resolve(name_or_path, index=index, **options)
+        model = super().from_pretrained(found)
+        check_config(found.path, model.config.to_dict(), model.weights_id, ARCHITECTURE_VERSION)
         return model
 
-    def save_pretrained(self, folder: str | Path, weights_id: str | None = None) -> Path:
+    @classmethod
+    def wrong_weights(cls, path: Path, found: str, task: str) -> WeightsError:
+        """That the weights are no autoencoder's."""
+        no_task = found in (FEATURES_TASK, VMAMBA_TASK)
+        remedy = "name those of one" if no_task else f"use them with pmavae {found}"
+        return WeightsError(f"{path} has weights of the task {found}, which are no autoencoder: {remedy}")
+
+    def save_pretrained(
+        self, folder: str | Path, weights_id: str | None = None, dtype: torch.dtype | None = None
+    ) -> Path:
         """Write `model.safetensors` (fp16) and `config.json` into the folder; returns the path of the first.
 
         Raises WeightsError where one cannot be written, or where a config.json of something else is there.
         """
         refuse_foreign_config(Path(folder))
-        path = save_folder(folder, self.state_dict(), self.config, weights_id or self.weights_id)
+        path = super().save_pretrained(folder, weights_id, dtype)
         write_config(path)
         return path
-
-    def push_to_hub(
-        self,
-        repo: str,
-        *,
-        private: bool = False,
-        message: str = "Upload a model of pmavae",
-        revision: str | None = None,
-        weights_id: str | None = None,
-    ) -> str:
-        """Upload the model, with a model card, to a repository `org/name`, which is made where there is none.
-
-        Needs a token, of HF_TOKEN or of `hf auth login`. Returns the URL of the commit. Raises HubError.
-        """
-        from pmavae.pretrained.model_card import card_of_folder
-
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder, weights_id)
-            (Path(folder) / CARD_FILE).write_text(card_of_folder(folder, name=repo), "utf-8")
-            return push(Path(folder), repo, private=private, message=message, revision=revision)
 
 
 def encode_style(model: PMAVAE, image: Image.Image | np.ndarray[Any, Any], scale: float = 1.0) -> Style:

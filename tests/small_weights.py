@@ -20,7 +20,6 @@ from pmavae.pretrained.manifest import released_weights
 from pmavae.pretrained.network import TaskNetwork
 from pmavae.pretrained.weights import save_weights
 from pmavae.restoration.network import Restorer
-from pmavae.style_transfer import features
 from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.texture.network import TexturePrior
 
@@ -65,16 +64,6 @@ def feature_network() -> FeatureNetwork:
 INDEX = released_weights()
 
 
-def load_features(path: Path) -> FeatureNetwork:
-    """The file in place of the released one: a feature network is loaded by its name alone."""
-    original = features.resolve_weights
-    features.resolve_weights = lambda *args, **options: (path, None)  # type: ignore[assignment]
-    try:
-        return FeatureNetwork.from_pretrained()
-    finally:
-        features.resolve_weights = original
-
-
 @dataclass(frozen=True)
 class Kind:
     """What is particular to a kind of weights file."""
@@ -97,7 +86,7 @@ KINDS = {
     **{
         task: Kind(
             lambda task=task: network(task),
-            lambda path, task=task: Restorer.from_pretrained(path, task, INDEX),
+            lambda path, task=task: Restorer.from_pretrained(path, INDEX, task=task),
             many={"blocks": [1000] * 3},
             wide={"channels": [8192] * 3},
             wrong={"stem_stride": 3},
@@ -113,7 +102,7 @@ KINDS = {
     ),
     "features": Kind(
         feature_network,
-        load_features,
+        FeatureNetwork.from_pretrained,
         many={"channels": [8] * 10_000, "kernels": [3] * 10_000},
         wide={"channels": [8192, 8192], "expansions": [8192, 8192]},
         wrong={"kernels": [3]},

@@ -60,7 +60,7 @@ IMPORTED = {
     "pmavae.images.reading": ["FORMATS", "MAX_PIXELS", "refusing"],
     "pmavae.vmamba": ["MEAN", "STD", "VMAMBA", "VMamba", "VMambaConfig"],
     "pmavae.vmamba.network": ["SS2D"],
-    "pmavae.pretrained.weights": ["resolve_weights"],
+    "pmavae.pretrained.resolve": ["resolve"],
     "pmavae_cli.api": [
         "Batch",
         "Context",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -24,13 +23,16 @@ from typing import Any
 from pmavae.errors import WeightsError
 from pmavae.files.header import is_sha256, weights_header
 from pmavae.pretrained.hub_errors import Attempt, explain
-from pmavae.pretrained.manifest import HubReference
+from pmavae.pretrained.manifest import (
+    CARD_FILE,
+    CONFIG_FILE,
+    LIBRARY,
+    MODEL_FILE,
+    HubReference,
+    config_text,
+)
 
-MODEL_FILE = "model.safetensors"
-LIBRARY = "pmavae"
 MAX_FILE_BYTES = 2**31 + 2**21  # the tensors and the header that `load_weights` takes at most
-CONFIG_FILE = "config.json"
-CARD_FILE = "README.md"
 
 
 @contextmanager
@@ -355,17 +357,3 @@ def push(
         except Exception as error:
             raise HubError(explain(error, attempt).sentence) from None
     return str(commit.commit_url)
-
-
-def config_text(header: dict[str, Any]) -> str:
-    """What config.json beside a weights file says: its header, under the name of the library."""
-    config = header["config"]
-    description = {
-        "library_name": LIBRARY,
-        "architecture": header["architecture"],
-        "id": header["id"],
-        "preset": config.get("preset"),
-        "task": config.get("task", "base"),
-        "config": config,
-    }
-    return json.dumps(description, indent=2, ensure_ascii=False) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -44,6 +45,10 @@ class HubReference:
 
 
 MANIFEST_VERSION = 1
+LIBRARY = "pmavae"  # the name of this library on the Hub
+MODEL_FILE = "model.safetensors"  # what a folder, or a repository, of weights holds
+CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"  # by which name the Hub shows a card
 MANIFEST_FILE = "manifest.json"
 
 
@@ -98,14 +103,6 @@ class Manifest:
             raise WeightsError(f"{path} lists {repeated[0]} more than once")
         return cls(entries)
 
-    def find(self, name: str, task: str = "base") -> WeightsEntry | None:
-        """The entry with this id, else the weights of the preset with this name for a task."""
-        return _find(self.entries, name, task)
-
-    def names(self) -> list[str]:
-        """Every name that `find` knows, presets first."""
-        return _names(self.entries)
-
 
 @dataclass(frozen=True)
 class Shelf:
@@ -144,12 +141,15 @@ class WeightsIndex:
         return tuple(entry for shelf in self.shelves for entry in shelf.manifest.entries)
 
     def find(self, name: str, task: str = "base") -> WeightsEntry | None:
-        """As `Manifest.find` does, on all shelves."""
-        return _find(self.entries, name, task)
+        """The entry with this id, else the weights of the preset with this name for a task."""
+        entries = self.entries
+        of_preset = (entry for entry in entries if entry.preset == name and entry.task == task)
+        return next((entry for entry in entries if entry.id == name), next(of_preset, None))
 
     def names(self) -> list[str]:
         """Every name that `find` knows, presets first."""
-        return _names(self.entries)
+        ids = [entry.id for entry in self.entries]
+        return list(dict.fromkeys([*self.presets("base"), *ids]))
 
     def presets(self, task: str) -> list[str]:
         """The presets that have weights for a task."""
@@ -184,19 +184,18 @@ def released_weights(folder: Path | None = None) -> WeightsIndex:
     return WeightsIndex((Shelf.load(folder / MANIFEST_FILE, "pmavae"),))
 
 
-def _find(entries: tuple[WeightsEntry, ...], name: str, task: str) -> WeightsEntry | None:
-    for entry in entries:
-        if entry.id == name:
-            return entry
-    for entry in entries:
-        if entry.preset == name and entry.task == task:
-            return entry
-    return None
-
-
-def _names(entries: tuple[WeightsEntry, ...]) -> list[str]:
-    presets = [entry.preset for entry in entries if entry.task == "base"]
-    return list(dict.fromkeys(presets + [entry.id for entry in entries]))
+def config_text(header: dict[str, Any]) -> str:
+    """What config.json beside a weights file says: its header, under the name of the library."""
+    config = header["config"]
+    description = {
+        "library_name": LIBRARY,
+        "architecture": header["architecture"],
+        "id": header["id"],
+        "preset": config.get("preset"),
+        "task": config.get("task", "base"),
+        "config": config,
+    }
+    return json.dumps(description, indent=2, ensure_ascii=False) + "\n"
 
 
 def _is_reference(repo: Any, revision: Any = None, file: Any = None) -> bool:

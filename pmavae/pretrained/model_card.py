@@ -11,15 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pmavae.errors import WeightsError
 from pmavae.network_configs import FEATURES_TASK, VMAMBA_TASK
-from pmavae.pretrained.manifest import WeightsEntry, WeightsIndex, released_weights
+from pmavae.pretrained.manifest import MODEL_FILE, WeightsEntry, WeightsIndex, released_weights
 
-CARD_FILE = "README.md"  # by which name the Hub shows a card
 PIPELINE = "image-to-image"  # the Hub's name for what all tasks do, but for the feature network
 METRICS = ("psnr", "ssim")  # names of scores begin with these, which are the Hub's names too
 
@@ -110,24 +109,19 @@ def card_of_folder(
     Of a file that the index knows, by its hash, the manifest tells the rest. `licence` and `datasets` count
     before that.
     """
-    from pmavae.pretrained.weights import FOLDER_FILE, load_weights
+    from pmavae.pretrained.weights import load_weights
 
-    loaded = load_weights(Path(folder) / FOLDER_FILE)
+    loaded = load_weights(Path(folder) / MODEL_FILE)
     entries = (index or released_weights()).entries
     entry = next((entry for entry in entries if entry.sha256 == loaded.sha256), None)
-    known = CardFacts.of(entry) if entry else None
-    facts = CardFacts(
-        id=loaded.id,
-        task=getattr(loaded.config, "task", "base"),
-        preset=loaded.config.preset,
-        parameters=known.parameters if known else sum(t.numel() for t in loaded.state.values()),
-        sha256=loaded.sha256,
-        licence=licence or (known.licence if known else None),
-        data=known.data if known else None,
-        datasets=datasets or (known.datasets if known else ()),
-        recipe=known.recipe if known else {},
-        scores=known.scores if known else {},
+    task, preset = getattr(loaded.config, "task", "base"), loaded.config.preset
+    parameters = sum(tensor.numel() for tensor in loaded.state.values())
+    facts = (
+        replace(CardFacts.of(entry), id=loaded.id, task=task, preset=preset)
+        if entry
+        else CardFacts(loaded.id, task, preset, parameters, loaded.sha256)
     )
+    facts = replace(facts, licence=licence or facts.licence, datasets=datasets or facts.datasets)
     return card_text(facts, name)
 
 

@@ -1,11 +1,12 @@
-"""The networks of tasks: which class serves which task, those of plugins, and folders that hold one."""
+"""What every network with a weights file has, which class serves which task, and plugins' own networks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import nn
@@ -14,32 +15,125 @@ from pmavae.errors import WeightsError
 from pmavae.files.header import MAX_NUMBER, is_settings, parse_json, weights_header
 from pmavae.files.tensors import write_atomically
 from pmavae.network_configs import FEATURES_TASK, RESTORATIONS, TEXTURE_TASK, VMAMBA_TASK, NetworkConfig
-from pmavae.pretrained.hub import CONFIG_FILE, LIBRARY, MODEL_FILE, config_text
-from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.manifest import CARD_FILE, CONFIG_FILE, LIBRARY, MODEL_FILE, WeightsIndex, config_text
+from pmavae.pretrained.resolve import Found, resolve
 from pmavae.pretrained.weights import (
     AnyConfig,
+    LoadedWeights,
     Shapes,
     load_weights,
-    named,
-    resolve_weights,
     save_folder,
     shapes_of,
     weightless,
-    wrong_task,
 )
 
 Builder = Callable[[Mapping[str, Any]], nn.Module]  # an untrained network, from its settings
 
 
-class TaskNetwork(nn.Module):
+class Pretrained(nn.Module):
+    """A network that a weights file describes: made of a configuration, loaded, saved and pushed.
+
+    `Class(config)` is untrained. `weights_id` and `weights_sha256` name the file that the weights came from.
+    It must hold no tensor that is not in its state dict.
+    """
+
+    config_type: ClassVar[type]  # of `config`
+    tasks: ClassVar[tuple[str, ...]]  # that its weights may be for; presets name those for the first
+    file_dtype: ClassVar[torch.dtype] = torch.float16
+
+    config: Any
+    weights_id = "untrained"
+    weights_sha256 = ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path | Found,
+        index: WeightsIndex | None = None,
+        *,
+        task: str | None = None,
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> Self:
+        """Load a preset ("tiny"), a manifest id, a weights file, a folder with model.safetensors, or
+        `org/name[@revision][:file]` of the Hugging Face Hub.
+
+        `task` is what the weights must be for, where a class serves several. `revision` is a branch, a tag or
+        a commit of a repository; `offline` opens no socket and takes what is in the Hub's cache. Only
+        safetensors are read. The network is on the CPU in float32 and in evaluation mode. Raises
+        WeightsError, in one sentence, where the file is missing, damaged, of another task or of another
+        architecture version, or does not fit its own configuration.
+        """
+        tasks = (task,) if task else cls.tasks
+        found = resolve(name_or_path, tasks[0], index, revision=revision, offline=offline)
+        made: list[Self] = []
+
+        def shapes(config: AnyConfig) -> Shapes:
+            if not isinstance(config, cls.config_type) or getattr(config, "task", "base") not in tasks:
+                raise cls.wrong_weights(found.path, getattr(config, "task", "base"), tasks[0])
+            with weightless():
+                made.append(cls(config))
+            return shapes_of(made[0])
+
+        loaded = load_weights(found.path, found.entry, shapes)
+        made[0].load_state_dict(loaded.state, assign=True)
+        return made[0]._named(loaded)
+
+    @classmethod
+    def wrong_weights(cls, path: Path, found: str, task: str) -> WeightsError:
+        """That the weights are those of another task."""
+        return WeightsError(
+            f"{path} has weights of the task {found}, not {task}: use those that were made for it"
+        )
+
+    def save_pretrained(
+        self, folder: str | Path, weights_id: str | None = None, dtype: torch.dtype | None = None
+    ) -> Path:
+        """Write `model.safetensors` (fp16 unless the class or `dtype` says otherwise); returns its path.
+
+        The folder is made where there is none. Raises WeightsError where the file cannot be written.
+        """
+        name = weights_id or self.weights_id
+        return save_folder(folder, self.state_dict(), self.config, name, dtype or self.file_dtype)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool = False,
+        message: str = "Upload a model of pmavae",
+        revision: str | None = None,
+        weights_id: str | None = None,
+    ) -> str:
+        """Upload the model, with a model card, to a repository `org/name`, which is made where there is none.
+
+        Needs a token, of HF_TOKEN or of `hf auth login`. Returns the URL of the commit. Raises HubError.
+        """
+        from pmavae.pretrained.hub import push
+        from pmavae.pretrained.model_card import card_of_folder
+
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, weights_id)
+            (Path(folder) / CARD_FILE).write_text(card_of_folder(folder, name=repo), "utf-8")
+            return push(Path(folder), repo, private=private, message=message, revision=revision)
+
+    def _named(self, loaded: LoadedWeights) -> Self:
+        self.weights_id, self.weights_sha256 = loaded.id, loaded.sha256
+        return self.eval()
+
+
+class TaskNetwork(Pretrained):
     """A plugin's network, and what its weights file says of it; the file has the names of the network."""
 
     def __init__(self, network: nn.Module, config: NetworkConfig) -> None:
         super().__init__()
         self.network = network
         self.config = config
-        self.weights_id = "untrained"
-        self.weights_sha256 = ""
 
     @classmethod
     def build(cls, config: NetworkConfig, build: Builder, source: str) -> TaskNetwork:
@@ -64,38 +158,33 @@ class TaskNetwork(nn.Module):
         return cls(network, config)
 
     @classmethod
-    def from_pretrained(
-        cls, name_or_path: str | Path, task: str, build: Builder, index: WeightsIndex | None = None
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        name_or_path: str | Path | Found,
+        task: str,
+        build: Builder,
+        index: WeightsIndex | None = None,
     ) -> TaskNetwork:
-        """Load a manifest id, a preset's weights for a task, a weights file, or a folder with one.
-
-        The network is on the CPU in float32 and in evaluation mode. Raises WeightsError, in one sentence,
-        where the weights are missing, damaged, or of another task.
-        """
-        path, entry = resolve_weights(name_or_path, task, index)
+        """As `Pretrained.from_pretrained`; `build` makes the network of the settings in the file."""
+        found = resolve(name_or_path, task, index)
         made: list[TaskNetwork] = []
 
         def shapes(config: AnyConfig) -> Shapes:
             if not isinstance(config, NetworkConfig) or config.task != task:
-                raise wrong_task(path, config, task)
+                raise cls.wrong_weights(found.path, getattr(config, "task", "base"), task)
             try:
                 with weightless():
                     return shapes_of(build(dict(config.settings)))
             except Exception:
                 # Some networks cannot be made without memory; those that cannot be made at all say so here.
-                made.append(cls.build(config, build, str(path)))
+                made.append(cls.build(config, build, str(found.path)))
                 return shapes_of(made[0])
 
-        loaded = load_weights(path, entry, shapes)
+        loaded = load_weights(found.path, found.entry, shapes)
         # A buffer that is in no state dict has its values from the constructor, and a count its own dtype.
-        model = made[0] if made else cls.build(cast(NetworkConfig, loaded.config), build, str(path))
+        model = made[0] if made else cls.build(cast(NetworkConfig, loaded.config), build, str(found.path))
         model.load_state_dict(loaded.state)
-        return named(model, loaded)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.network.parameters()).device
+        return model._named(loaded)
 
     def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
         """That of the network."""
@@ -105,10 +194,6 @@ class TaskNetwork(nn.Module):
     def load_state_dict(self, *args: Any, **options: Any) -> Any:
         """Into the network."""
         return self.network.load_state_dict(*args, **options)
-
-    def save_pretrained(self, folder: str | Path, weights_id: str | None = None) -> Path:
-        """Write `model.safetensors` (fp16) into the folder; returns its path."""
-        return save_folder(folder, self.state_dict(), self.config, weights_id or self.weights_id)
 
 
 CODEC_BOUND = frozenset({TEXTURE_TASK})  # tasks whose network serves one autoencoder's latents alone
@@ -137,21 +222,18 @@ def network_shapes(config: AnyConfig) -> Shapes | None:
 
 
 def load_task_model(
-    name_or_path: str | Path,
+    name_or_path: str | Path | Found,
     task: str,
     build: Builder | None = None,
     index: WeightsIndex | None = None,
 ) -> Any:
-    """Load a manifest id, a preset's weights for a task, a weights file, or a folder with one.
+    """Load the network of a task, as `Pretrained.from_pretrained` does.
 
-    `build` makes the network of a task that is not pmavae's own; without an index, the weights that come with
-    pmavae have names. The network is on the CPU in float32 and in evaluation mode. Raises WeightsError, in
-    one sentence, where the weights are missing, damaged, or of another task.
+    `build` makes the network of a task that is not pmavae's own.
     """
-    if task == TEXTURE_TASK:
-        return network_class(task).from_pretrained(name_or_path, index)
-    if task in RESTORATIONS or build is None:
-        return network_class(RESTORATIONS[0]).from_pretrained(name_or_path, task, index)
+    if build is None or task in NETWORKS:
+        kind = network_class(task if task in NETWORKS else RESTORATIONS[0])
+        return kind.from_pretrained(name_or_path, index, task=task)
     return TaskNetwork.from_pretrained(name_or_path, task, build, index)
 
 

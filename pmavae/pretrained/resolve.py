@@ -1,28 +1,97 @@
-"""From a reference that was given for weights to the path of a file, fetched where it is not here."""
+"""From a name that was given for weights to a file that is here, fetched from the Hub where it is not."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pmavae.errors import WeightsError
-from pmavae.pretrained.hub import fetch
-from pmavae.pretrained.manifest import HubReference
+from pmavae.network_configs import VMAMBA, VMAMBA_TASK
+from pmavae.pretrained.manifest import MODEL_FILE, HubReference, WeightsEntry, WeightsIndex, released_weights
 
 _LOGGER = logging.getLogger(__name__)
 _SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt"}  # of files, rather than of repositories
 
 
-def path_of_reference(reference: HubReference, *, offline: bool = False, revision: str | None = None) -> Path:
-    """The file that a reference stands for, at another revision where one is given. Raises WeightsError."""
-    if revision is not None:
-        reference = _at(reference, revision)
-    refuse_slip(reference)
-    return fetched_path(reference, offline=offline)
+@dataclass(frozen=True)
+class Found:
+    """A weights file that is here."""
+
+    path: Path
+    entry: WeightsEntry | None = None  # where the index knows it
+    reference: HubReference | None = None  # where it is in the Hub's cache
+    commit: str | None = None  # of the repository, there
 
 
-def refuse_slip(reference: HubReference) -> None:
+def resolve(
+    name: str | Path | Found,
+    task: str = "base",
+    index: WeightsIndex | None = None,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    force: bool = False,
+    progress: Callable[[str], Any] | None = None,
+    warn: Callable[[str], object] = _LOGGER.warning,
+) -> Found:
+    """The file that a name stands for; what was found already is given back.
+
+    A name is an id of the index, a preset, which stands for its weights for `task`, a weights file, a
+    folder that holds model.safetensors, or `org/name[@revision][:file]` on the Hub; `./tiny` is a path where
+    `tiny` is the preset. Without an index, the weights that come with pmavae have names. What is not here is
+    fetched into the Hub's cache, unless `offline`, and once more with `force`. `revision`, a branch, a tag or
+    a commit, is for a name on the Hub. `progress` gives, for the name, the class of a progress bar; `warn`
+    takes the reason where the Hub could not be asked for a newer file. Raises WeightsError, listing the known
+    names.
+    """
+    if isinstance(name, Found):
+        return name
+    index, path = index or released_weights(), Path(name)
+    text = name if isinstance(name, str) else ""
+    entry = index.find(text, task)
+    reference = HubReference.parse(text) if entry is None and not path.exists() else None
+    if reference is not None:
+        if revision is not None:
+            reference = _at(reference, revision)
+        _refuse_slip(reference)
+    elif revision is not None:
+        raise WeightsError(f"{name} is no org/name on the Hub, so it has no revision: leave {revision} out")
+    elif entry is not None:
+        reference = None if index.is_shipped(entry) else entry.reference
+        if reference is None:
+            return Found(index.path(entry), entry)
+    if reference is not None:
+        from pmavae.pretrained.hub import fetch
+
+        fetched = fetch(
+            reference,
+            sha256=entry.sha256 if entry else None,
+            offline=offline,
+            force=force,
+            tqdm_class=progress(text) if progress else None,
+        )
+        if fetched.note:
+            warn(fetched.note)
+        return Found(fetched.path, entry, fetched.reference, fetched.commit)
+    if path.is_file():
+        return Found(path)
+    if (path / MODEL_FILE).is_file():
+        return Found(path / MODEL_FILE)
+    if task == VMAMBA_TASK and text in VMAMBA:
+        raise WeightsError(
+            f"weights of {name} do not come with pmavae: make a file of a released checkpoint "
+            "with pmavae weights import vmamba.pth -o vmamba.safetensors, and give that"
+        )
+    raise WeightsError(
+        f"there are no weights {name}: it is no file, no folder with {MODEL_FILE}, not one of the "
+        f"released weights ({', '.join(index.names()) or 'none'}), and no org/name on the Hub"
+    )
+
+
+def _refuse_slip(reference: HubReference) -> None:
     """Raise WeightsError for a bare `org/name` that looks like a slip in a path: no server is to be asked."""
     folder, suffix = Path(reference.repo).parent, Path(reference.repo).suffix
     if reference == HubReference(reference.repo) and (folder.is_dir() or suffix in _SUFFIXES):
@@ -30,14 +99,6 @@ def refuse_slip(reference: HubReference) -> None:
             f"there is no file or folder {reference}: check its name, or write {reference}@main for a "
             "repository on the Hub"
         )
-
-
-def fetched_path(reference: HubReference, *, sha256: str | None = None, offline: bool = False) -> Path:
-    """The file in the cache; a warning is logged where the Hub could not be asked. Raises WeightsError."""
-    fetched = fetch(reference, sha256=sha256, offline=offline)
-    if fetched.note:
-        _LOGGER.warning(fetched.note)
-    return fetched.path
 
 
 def _at(reference: HubReference, revision: str) -> HubReference:

@@ -1,4 +1,4 @@
-"""Weights files, the manifest of the released ones, and how a name becomes a file.
+"""Weights files, read and written.
 
 A weights file is a safetensors file whose header says which architecture and which configuration
 its tensors belong to, so that it can be loaded without being told. Nothing else is ever read: no
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,14 +40,9 @@ from pmavae.network_configs import (
     TextureConfig,
     VMambaConfig,
 )
-from pmavae.pretrained.hub import MODEL_FILE
-from pmavae.pretrained.manifest import HubReference, WeightsEntry, WeightsIndex, released_weights
-from pmavae.pretrained.manifest import Manifest as Manifest
-from pmavae.pretrained.manifest import weights_folder as weights_folder
-from pmavae.pretrained.resolve import fetched_path, path_of_reference
+from pmavae.pretrained.manifest import MODEL_FILE, WeightsEntry
 
 ARCHITECTURE_VERSION = 1  # goes up when the same configuration gets other parameters or another meaning
-FOLDER_FILE = MODEL_FILE  # the weights file in a folder of weights
 MAX_WIDTH = 8192  # channels and blocks beyond it are an attack on memory, not a model
 MAX_LIST = 100  # stages, blocks or scales that are listed
 MAX_BYTES = 2**31  # of tensors: a billion parameters in fp16, a hundred times those of the largest preset
@@ -55,50 +50,12 @@ METADATA_KEYS = frozenset({METADATA_KEY, CHECKSUM_KEY, "format"})  # "format": w
 
 AnyConfig = ModelConfig | RestorationConfig | TextureConfig | FeatureConfig | VMambaConfig | NetworkConfig
 Shapes = Mapping[str, tuple[int, ...]]
-Network = TypeVar("Network", bound=nn.Module)
 _TASK_CONFIGS: dict[str, type[AnyConfig]] = {
     **dict.fromkeys(RESTORATIONS, RestorationConfig),
     TEXTURE_TASK: TextureConfig,
     FEATURES_TASK: FeatureConfig,
     VMAMBA_TASK: VMambaConfig,
 }
-
-
-def resolve_weights(
-    name: str | Path,
-    task: str = "base",
-    index: WeightsIndex | None = None,
-    *,
-    offline: bool = False,
-    revision: str | None = None,
-) -> tuple[Path, WeightsEntry | None]:
-    """The file that a name stands for, and its manifest entry where it has one.
-
-    A name is an id of the index, a preset, which stands for its weights for `task`, a weights file, a
-    folder that holds model.safetensors, or `org/name[@revision][:file]` on the Hub; `./tiny` is a path where
-    `tiny` is the preset. Without an index, the weights that come with pmavae have names. What is not here is
-    fetched into the Hub's cache, unless `offline`. `revision`, a branch, a tag or a commit, is for a name on
-    the Hub. Raises WeightsError, listing the known names.
-    """
-    index = index or released_weights(weights_folder())
-    text = name if isinstance(name, str) else ""
-    entry, path = index.find(text, task), Path(name)
-    if entry is None and (reference := HubReference.parse(text)) is not None and not path.exists():
-        return path_of_reference(reference, offline=offline, revision=revision), None
-    if revision is not None:
-        raise WeightsError(f"{name} is no org/name on the Hub, so it has no revision: leave {revision} out")
-    if entry is not None:
-        if entry.reference is None or index.is_shipped(entry):
-            return index.path(entry), entry
-        return fetched_path(entry.reference, sha256=entry.sha256, offline=offline), entry
-    if path.is_file():
-        return path, None
-    if (path / FOLDER_FILE).is_file():
-        return path / FOLDER_FILE, None
-    raise WeightsError(
-        f"there are no weights {name}: it is no file, no folder with {FOLDER_FILE}, not one of the "
-        f"released weights ({', '.join(index.names()) or 'none'}), and no org/name on the Hub"
-    )
 
 
 @dataclass(frozen=True)
@@ -162,41 +119,9 @@ _IMPORT = (
 )
 
 
-def load_network(path: Path, entry: WeightsEntry | None, make: Callable[[AnyConfig], Network]) -> Network:
-    """The network that `make` gives for the configuration in a file, with its tensors, in evaluation mode.
-
-    `make` is called once, under `weightless`, so the network must hold no tensor that is not in its state
-    dict. Raises WeightsError, as `load_weights` does.
-    """
-    made: list[Network] = []
-
-    def shapes(config: AnyConfig) -> Shapes:
-        with weightless():
-            made.append(make(config))
-        return shapes_of(made[0])
-
-    loaded = load_weights(path, entry, shapes)
-    made[0].load_state_dict(loaded.state, assign=True)
-    return named(made[0], loaded)
-
-
 def shapes_of(network: nn.Module) -> Shapes:
     """The shapes of a network's state dict, by name."""
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-
-
-def named(model: Network, loaded: LoadedWeights) -> Network:
-    """The model with the names of its weights, in evaluation mode."""
-    model.weights_id, model.weights_sha256 = loaded.id, loaded.sha256  # type: ignore[assignment]
-    return model.eval()
-
-
-def wrong_task(path: Path, config: AnyConfig, task: str) -> WeightsError:
-    """That the weights are those of another task."""
-    found = getattr(config, "task", "base")
-    return WeightsError(
-        f"{path} has weights of the task {found}, not {task}: use those that were made for it"
-    )
 
 
 def _check_shapes(file: TensorFile, config: AnyConfig, shapes: Callable[[AnyConfig], Shapes | None]) -> None:
@@ -273,14 +198,20 @@ def save_weights(
     write_atomically(path, stamped(data), error=WeightsError)
 
 
-def save_folder(folder: str | Path, state: Mapping[str, Tensor], config: AnyConfig, weights_id: str) -> Path:
-    """Write FOLDER_FILE (fp16) into a folder, which is made where there is none; returns the file's path.
+def save_folder(
+    folder: str | Path,
+    state: Mapping[str, Tensor],
+    config: AnyConfig,
+    weights_id: str,
+    dtype: torch.dtype = torch.float16,
+) -> Path:
+    """Write MODEL_FILE into a folder, which is made where there is none; returns the file's path.
 
     Raises as `save_weights` does, and OSError where the folder cannot be made.
     """
-    path = Path(folder) / FOLDER_FILE
+    path = Path(folder) / MODEL_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(path, state, config, weights_id)
+    save_weights(path, state, config, weights_id, dtype)
     return path
 
 

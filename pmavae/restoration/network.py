@@ -10,16 +10,13 @@ There is no normalisation and no pooling over the picture: each output pixel dep
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.model import zero_init
-from pmavae.network_configs import RestorationConfig
-from pmavae.pretrained.manifest import WeightsIndex
-from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
+from pmavae.network_configs import RESTORATIONS, RestorationConfig
+from pmavae.pretrained.network import Pretrained
 from pmavae.restoration.levels import Levels
 
 TILE_BYTES = 448 << 20  # what the features of one tile may take, where nobody says otherwise
@@ -50,7 +47,7 @@ def _up(c_in: int, c_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(c_in, 4 * c_out, 1, bias=False), nn.PixelShuffle(2))
 
 
-class Restorer(nn.Module):
+class Restorer(Pretrained):
     """A damaged or small picture to a restored one.
 
     picture ─ unshuffle, levels ─ stem ─ stage 1 ──── gate ────► + ─ stage 1 ─ head ─► + the picture, gated
@@ -59,6 +56,8 @@ class Restorer(nn.Module):
 
     A new network gives the picture back (scale 1) or its bicubic enlargement (scale 2 and 4).
     """
+
+    config_type, tasks = RestorationConfig, RESTORATIONS
 
     def __init__(self, config: RestorationConfig) -> None:
         super().__init__()
@@ -115,28 +114,6 @@ class Restorer(nn.Module):
         fine = self.fine_out(fine + self.up1(mid))
         residual = self.heads[str(scale)](fine).float()
         return enlarge(kept, scale) + residual
-
-    @classmethod
-    def from_pretrained(
-        cls, name_or_path: str | Path, task: str, index: WeightsIndex | None = None
-    ) -> Restorer:
-        """Load a manifest id, a preset's weights for a task, a weights file, or a folder with one.
-
-        The network is on the CPU in float32 and in evaluation mode. Raises WeightsError, in one sentence,
-        where the weights are missing, damaged, or of another task.
-        """
-        path, entry = resolve_weights(name_or_path, task, index)
-
-        def make(config: AnyConfig) -> Restorer:
-            if isinstance(config, RestorationConfig) and config.task == task:
-                return cls(config)
-            raise wrong_task(path, config, task)
-
-        return load_network(path, entry, make)
-
-    def save_pretrained(self, folder: str | Path, weights_id: str | None = None) -> Path:
-        """Write `model.safetensors` (fp16) into the folder; returns its path."""
-        return save_folder(folder, self.state_dict(), self.config, weights_id or self.weights_id)
 
 
 def enlarge(picture: Tensor, scale: int) -> Tensor:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmavae.errors import WeightsError
 from pmavae.network_configs import FEATURE_NETWORK, FEATURES_TASK, FeatureConfig
-from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights
+from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.network import Pretrained
+from pmavae.pretrained.resolve import Found
 
 
 class SameConv(nn.Module):
@@ -42,13 +47,14 @@ class InvertedResidual(nn.Module):
         return x + y if self.keeps_shape else y
 
 
-class FeatureNetwork(nn.Module):
+class FeatureNetwork(Pretrained):
     """(B, 3, H, W) in [0, 1] to six maps (B, C, h, w), at strides 2, 2, 4, 8, 16, 16.
 
     EfficientNet-Lite0 as it was trained on ImageNet (Apache-2.0), up to its fifth stage: 0.7 M parameters.
     The shallow maps show texture, the deep ones what is depicted.
     """
 
+    config_type, tasks = FeatureConfig, (FEATURES_TASK,)
     content_layers = (3, 5)
 
     def __init__(self, config: FeatureConfig) -> None:
@@ -58,7 +64,6 @@ class FeatureNetwork(nn.Module):
         c_in = (config.stem, *config.channels[:-1])
         shapes = zip(c_in, config.channels, config.kernels, config.strides, config.expansions, strict=True)
         self.blocks = nn.ModuleList([InvertedResidual(*shape) for shape in shapes])
-        self.weights_id, self.weights_sha256 = "untrained", ""
 
     def forward(self, picture: Tensor) -> list[Tensor]:
         x = F.relu6(self.stem(picture * 2 - 1))
@@ -70,16 +75,19 @@ class FeatureNetwork(nn.Module):
         return maps
 
     @classmethod
-    def from_pretrained(cls) -> FeatureNetwork:
-        """The released network, frozen; raises WeightsError where its file is missing or damaged."""
-        path, entry = resolve_weights(FEATURE_NETWORK, FEATURES_TASK)
-
-        def make(config: AnyConfig) -> FeatureNetwork:
-            if isinstance(config, FeatureConfig):
-                return cls(config)
-            raise WeightsError(f"{path} has no feature network: install pmavae again")
-
-        network = load_network(path, entry, make)
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path | Found = FEATURE_NETWORK,
+        index: WeightsIndex | None = None,
+        **options: Any,
+    ) -> FeatureNetwork:
+        """The released network, or another, frozen; see `Pretrained.from_pretrained`."""
+        network = super().from_pretrained(name_or_path, index, **options)
         # Convolutions are faster in this layout.
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.requires_grad_(False)
+
+    @classmethod
+    def wrong_weights(cls, path: Path, found: str, task: str) -> WeightsError:
+        """That the file in the place of the released one is another."""
+        return WeightsError(f"{path} has no feature network: install pmavae again")

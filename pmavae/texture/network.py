@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +22,7 @@ from pmavae.errors import WeightsError
 from pmavae.files.tensors import raw_bytes
 from pmavae.model import ChannelNorm, FiLM, zero_init
 from pmavae.network_configs import TEXTURE_TASK, TextureConfig
-from pmavae.pretrained.manifest import WeightsIndex
-from pmavae.pretrained.weights import AnyConfig, load_network, resolve_weights, save_folder, wrong_task
+from pmavae.pretrained.network import Pretrained
 from pmavae.texture.coefficients import Texture
 
 CODE = 128  # width of the code of time and style that every block reads
@@ -52,8 +50,10 @@ class PriorBlock(nn.Module):
         return x + self.mlp(y)
 
 
-class TexturePrior(nn.Module):
+class TexturePrior(Pretrained):
     """Velocities of texture patterns, given z_base, z_style and how much texture there is."""
+
+    config_type, tasks = TextureConfig, (TEXTURE_TASK,)
 
     def __init__(self, config: TextureConfig) -> None:
         super().__init__()
@@ -111,26 +111,6 @@ class TexturePrior(nn.Module):
                 f"that of the autoencoder {codec.weights_id}: use weights that belong together, or train a "
                 f"prior with pmavae train --task {TEXTURE_TASK}"
             )
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, index: WeightsIndex | None = None) -> TexturePrior:
-        """Load a manifest id, a preset's prior, a weights file, or a folder with one.
-
-        The network is on the CPU in float32 and in evaluation mode. Raises WeightsError, in one sentence,
-        where the weights are missing, damaged, or of another task.
-        """
-        path, entry = resolve_weights(name_or_path, TEXTURE_TASK, index)
-
-        def make(config: AnyConfig) -> TexturePrior:
-            if isinstance(config, TextureConfig):
-                return cls(config)
-            raise wrong_task(path, config, TEXTURE_TASK)
-
-        return load_network(path, entry, make)
-
-    def save_pretrained(self, folder: str | Path, weights_id: str | None = None) -> Path:
-        """Write `model.safetensors` (fp16) into the folder; returns its path."""
-        return save_folder(folder, self.state_dict(), self.config, weights_id or self.weights_id)
 
 
 def _time_features(time: Tensor) -> Tensor:

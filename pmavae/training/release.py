@@ -25,7 +25,9 @@ from pmavae.config import ModelConfig
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.files.tensors import write_atomically
 from pmavae.network_configs import RestorationConfig, TextureConfig
-from pmavae.pretrained.weights import load_weights, resolve_weights, save_weights, weights_folder
+from pmavae.pretrained.manifest import weights_folder
+from pmavae.pretrained.resolve import resolve
+from pmavae.pretrained.weights import load_weights, save_weights
 from pmavae.restoration.network import Restorer
 from pmavae.texture.network import TexturePrior
 from pmavae.training.config import read_config
@@ -55,7 +57,7 @@ def measure(
 
     `codec` is the autoencoder of a texture prior, by default that of its preset.
     """
-    config = load_weights(resolve_weights(run)[0]).config
+    config = load_weights(resolve(run).path).config
     if not isinstance(config, ModelConfig) and paint_scale != 1:
         raise WeightsError(
             f"{run} has weights of the task {config.task}, without paint: leave its scale at 1"
@@ -68,7 +70,7 @@ def measure(
             prior, config.task, {f"{name}_kodak24": round(value, 4) for name, value in found.items()}
         )
     if isinstance(config, RestorationConfig):
-        restorer = Restorer.from_pretrained(run, config.task)
+        restorer = Restorer.from_pretrained(run, task=config.task)
         decibels = restoration_scores(restorer, evaluate)
         return Candidate(
             restorer, config.task, {f"{SCORE}_{name}": _stored(v) for name, v in decibels.items()}

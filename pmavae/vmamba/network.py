@@ -8,27 +8,15 @@ norms and linear layers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmavae.errors import WeightsError
 from pmavae.inference.fused import conv_silu
-from pmavae.network_configs import VMAMBA, VMAMBA_TASK, VMambaConfig
-from pmavae.pretrained.manifest import WeightsIndex
-from pmavae.pretrained.weights import (
-    FOLDER_FILE,
-    AnyConfig,
-    load_network,
-    resolve_weights,
-    save_weights,
-    shapes_of,
-    weightless,
-    wrong_task,
-)
+from pmavae.network_configs import VMAMBA_TASK, VMambaConfig
+from pmavae.pretrained.network import Pretrained
+from pmavae.pretrained.weights import shapes_of, weightless
 from pmavae.scan import DIRECTIONS, can_fuse
 from pmavae.ss2d import initial_dt_bias, selective_scan_2d
 from pmavae.vmamba.checkpoints import check_shapes, config_of, renamed
@@ -226,7 +214,7 @@ class Classifier(nn.Module):
         return y
 
 
-class VMamba(nn.Module):
+class VMamba(Pretrained):
     """A classifier of pictures that serves as a backbone too.
 
     Pictures are (B, 3, H, W) in [0, 1], less `pmavae.vmamba.MEAN` and divided by `STD`; any H and W from
@@ -234,6 +222,9 @@ class VMamba(nn.Module):
     rate of the last block, from which it falls to 0 at the first (`config.DROP_PATH` has those of the paper).
     A_logs, Ds and biases are to be trained without weight decay.
     """
+
+    config_type, tasks = VMambaConfig, (VMAMBA_TASK,)
+    file_dtype = torch.float32
 
     def __init__(self, config: VMambaConfig, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -252,8 +243,6 @@ class VMamba(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        self.weights_id = "untrained"
-        self.weights_sha256 = ""
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, classes)."""
@@ -278,35 +267,6 @@ class VMamba(nn.Module):
         return outputs
 
     @classmethod
-    def from_pretrained(
-        cls,
-        path_or_name: str | Path,
-        index: WeightsIndex | None = None,
-        *,
-        revision: str | None = None,
-        offline: bool = False,
-    ) -> VMamba:
-        """Load a weights file, a folder with model.safetensors, or `org/name[@revision][:file]` on the Hub.
-
-        Released checkpoints become weights files by `pmavae weights import`. The model is on the CPU in
-        float32 and in evaluation mode. Raises WeightsError, in one sentence, where the file is missing,
-        damaged, or of another network.
-        """
-        if str(path_or_name) in VMAMBA and not Path(path_or_name).exists():
-            raise WeightsError(
-                f"weights of {path_or_name} do not come with pmavae: make a file of a released checkpoint "
-                "with pmavae weights import vmamba.pth -o vmamba.safetensors, and give that"
-            )
-        path, entry = resolve_weights(path_or_name, VMAMBA_TASK, index, revision=revision, offline=offline)
-
-        def make(config: AnyConfig) -> VMamba:
-            if isinstance(config, VMambaConfig):
-                return cls(config)
-            raise wrong_task(path, config, VMAMBA_TASK)
-
-        return load_network(path, entry, make)
-
-    @classmethod
     def from_checkpoint(cls, state: Mapping[str, Tensor]) -> VMamba:
         """The model of a released state dict, under any of its names, in evaluation mode.
 
@@ -316,19 +276,6 @@ class VMamba(nn.Module):
         model = cls(config)
         model.load_state_dict(state)
         return model.eval()
-
-    def save_pretrained(
-        self, folder: str | Path, weights_id: str | None = None, dtype: torch.dtype = torch.float32
-    ) -> Path:
-        """Write `model.safetensors` into the folder, which is made where there is none; returns its path.
-
-        Raises WeightsError where it cannot be written.
-        """
-        path = Path(folder) / FOLDER_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        state: dict[str, Any] = self.state_dict()
-        save_weights(path, state, self.config, weights_id or self.weights_id, dtype)
-        return path
 
 
 def read_checkpoint(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], VMambaConfig]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -15,12 +14,13 @@ from pmavae import PMAVAE, PRESETS
 from pmavae.errors import WeightsError
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.network import CODEC_BOUND, Builder, TaskNetwork, load_task_model
+from pmavae.pretrained.resolve import Found
 from pmavae.restoration.network import Restorer
 from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.texture.network import TexturePrior
 from pmavae_cli.console import Console
 from pmavae_cli.options import RunOptions, budget
-from pmavae_cli.run.weights import usable
+from pmavae_cli.run.weights import find_weights
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RunModels:
         """The autoencoder. Raises WeightsError."""
         asked = self.options.weights if self.task_weights is None else None
         name = asked or self.options.preset
-        model = PMAVAE.from_pretrained(self._here(name, "base"), self.index)
+        model = PMAVAE.from_pretrained(self._found(name, "base"))
         self._check_preset(name, model.config.preset)
         self._tell(model.weights_id)
         model.working_bytes = budget(self.options.max_memory, model.working_bytes)
@@ -59,7 +59,7 @@ class RunModels:
             other = "tiny" if "tiny" in presets else presets[0]
             self.console.detail(f"{task} has no weights of preset {name}, those of {other} are used")
             name = other
-        model = load_task_model(self._here(name, task), task, self.build_network, self.index)
+        model = load_task_model(self._found(name, task), task, self.build_network)
         if self.options.weights:
             self._check_preset(name, model.config.preset)
         if isinstance(model, TexturePrior):
@@ -75,8 +75,8 @@ class RunModels:
         """The network that compares pictures. Raises WeightsError."""
         return FeatureNetwork.from_pretrained().to(self.device)
 
-    def _here(self, name: str, task: str) -> str | Path:
-        return usable(name, task, self.index, self.console, self.options.offline)
+    def _found(self, name: str, task: str) -> Found:
+        return find_weights(name, task, self.index, self.console, offline=self.options.offline)
 
     def _refuse_preset(self, name: str, task: str) -> NoReturn:
         others = self.index.presets(task)

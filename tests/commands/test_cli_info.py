@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 from PIL.ExifTags import Base
 from safetensors.torch import save_file
 
-from pmavae.pretrained.weights import Manifest, WeightsEntry, weights_folder
+from pmavae.pretrained.manifest import Manifest, WeightsEntry, weights_folder
 from pmavae_cli.commands.compare.command import compare
 from pmavae_cli.commands.completion import SHELLS
 from pmavae_cli.commands.info.command import info

@@ -11,15 +11,10 @@ from safetensors.torch import save_file
 from small_config import CONFIG
 
 from pmavae.errors import WeightsError
-from pmavae.pretrained import weights
-from pmavae.pretrained.weights import (
-    Manifest,
-    WeightsEntry,
-    load_weights,
-    resolve_weights,
-    save_weights,
-    weights_folder,
-)
+from pmavae.pretrained import manifest
+from pmavae.pretrained.manifest import Manifest, Shelf, WeightsEntry, WeightsIndex, weights_folder
+from pmavae.pretrained.resolve import Found, resolve
+from pmavae.pretrained.weights import load_weights, save_weights
 
 STATE = {"a.weight": torch.tensor([[0.5, -1.25]]), "a.bias": torch.tensor([3.0]), "scale": torch.tensor(2.0)}
 ROW = {
@@ -45,7 +40,7 @@ def folder(tmp_path, monkeypatch):
     save_weights(tmp_path / ROW["file"], STATE, CONFIG, "test-1")
     digest = hashlib.sha256((tmp_path / ROW["file"]).read_bytes()).hexdigest()
     write_manifest(tmp_path, [ROW | {"sha256": digest}])
-    monkeypatch.setattr(weights, "weights_folder", lambda: tmp_path)
+    monkeypatch.setattr(manifest, "weights_folder", lambda: tmp_path)
     return tmp_path
 
 
@@ -136,7 +131,8 @@ def test_foreign_truncated_and_missing_files_are_refused(tmp_path, folder):
 
 
 def test_a_changed_file_is_refused(folder):
-    path, entry = resolve_weights("test")
+    found = resolve("test")
+    path, entry = found.path, found.entry
     assert load_weights(path, entry).id == "test-1"
     save_weights(path, STATE | {"a.bias": torch.tensor([4.0])}, CONFIG, "test-1")
     with pytest.raises(WeightsError, match=r"test-1\.safetensors is damaged or was changed"):
@@ -148,31 +144,32 @@ def test_names_resolve_to_files(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     save_weights(other / "model.safetensors", STATE, CONFIG, "mine")
     for name in ("test", "test-1"):
-        path, entry = resolve_weights(name)
-        assert path == released and entry is not None and entry.id == "test-1"
-    assert resolve_weights(other) == (other / "model.safetensors", None)
-    assert resolve_weights(str(other / "model.safetensors")) == (other / "model.safetensors", None)
+        found = resolve(name)
+        assert found.path == released and found.entry is not None and found.entry.id == "test-1"
+    assert resolve(other) == Found(other / "model.safetensors")
+    assert resolve(str(other / "model.safetensors")) == Found(other / "model.safetensors")
+    assert resolve(found) is found
 
 
 def test_unknown_names_list_the_known_ones(folder):
     with pytest.raises(WeightsError, match=r"no weights huge: .* the released weights \(test, test-1\)"):
-        resolve_weights("huge")
+        resolve("huge")
     write_manifest(folder, [])
     with pytest.raises(WeightsError, match=r"the released weights \(none\)"):
-        resolve_weights("test")
+        resolve("test")
 
 
 def test_a_released_file_that_is_gone_is_named(folder):
     (folder / ROW["file"]).unlink()
     with pytest.raises(WeightsError, match=r"the weights test-1 are not at .*: install pmavae again"):
-        resolve_weights("test")
+        resolve("test")
 
 
 def test_only_base_weights_stand_for_a_preset(folder):
-    manifest = Manifest.load(write_manifest(folder, [ROW | {"task": "denoise"}]))
-    assert manifest.find("test") is None
-    assert manifest.find("test-1") == WeightsEntry(**ROW | {"task": "denoise"})
-    assert manifest.names() == ["test-1"]
+    index = WeightsIndex((Shelf.load(write_manifest(folder, [ROW | {"task": "denoise"}]), "pmavae"),))
+    assert index.find("test") is None
+    assert index.find("test-1") == WeightsEntry(**ROW | {"task": "denoise"})
+    assert index.names() == ["test-1"]
 
 
 @pytest.mark.parametrize(

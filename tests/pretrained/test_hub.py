@@ -28,7 +28,8 @@ from pmavae.pretrained import hub
 from pmavae.pretrained.hub import HubError, HubReference, cached, fetch, push
 from pmavae.pretrained.manifest import Manifest, Shelf, WeightsIndex
 from pmavae.pretrained.network import load_task_model
-from pmavae.pretrained.weights import resolve_weights, save_weights
+from pmavae.pretrained.resolve import Found, resolve
+from pmavae.pretrained.weights import save_weights
 
 NAME = HubReference("painter/small")
 STATE = {"a.weight": torch.tensor([[0.5, -1.25]])}
@@ -224,7 +225,7 @@ def test_the_cache_helps_where_the_server_fails(server, fault, caplog):
     assert fetched.path == path
     assert fetched.note.startswith("painter/small is taken from the cache as it was last seen: ")
     with caplog.at_level(logging.WARNING):
-        assert resolve_weights("painter/small@main") == (path, None)
+        assert resolve("painter/small@main").path == path
     assert "as it was last seen" in caplog.text
     assert sentence(force=True).startswith("painter/small was not fetched")
 
@@ -451,12 +452,13 @@ def test_eight_threads_fetch_one_file_and_leave_the_client_as_it_was(server):
 
 
 def test_a_name_is_a_file_then_an_id_then_a_reference(server, here, model, monkeypatch):
-    assert resolve_weights("tiny")[1].preset == "tiny" and server.requests == []
-    path, entry = resolve_weights("painter/small")
+    assert resolve("tiny").entry.preset == "tiny" and server.requests == []
+    found = resolve("painter/small")
+    path, entry = found.path, found.entry
     assert path == fetch(NAME).path and entry is None
     shutil.copytree(model, "painter/small")
     server.requests.clear()
-    assert resolve_weights("painter/small") == (Path("painter/small/model.safetensors"), None)
+    assert resolve("painter/small") == Found(Path("painter/small/model.safetensors"))
     assert server.requests == []
 
 
@@ -464,21 +466,21 @@ def test_a_slip_in_a_path_is_no_question_to_a_server(server, here):
     Path("painter").mkdir()
     for name in ("painter/small", "runs/w.safetensors", "runs/w.pth"):
         with pytest.raises(WeightsError, match=f"there is no file or folder {name}: .* {name}@main"):
-            resolve_weights(name)
+            resolve(name)
     assert server.requests == []
-    assert resolve_weights("painter/small@main")[0].is_file()
+    assert resolve("painter/small@main").path.is_file()
 
 
 def test_revision_as_an_argument(server, here):
     commit = server.repos[NAME.repo].branches["main"]
-    assert resolve_weights("painter/small", revision=commit)[0].parts[-2] == commit
+    assert resolve("painter/small", revision=commit).path.parts[-2] == commit
     for name, revision, words in (
         ("painter/small@main", "v1", "another revision than v1"),
         ("painter/small", "../x", "is no revision of painter/small"),
         ("tiny", "v1", "tiny is no org/name on the Hub"),
     ):
         with pytest.raises(WeightsError, match=words):
-            resolve_weights(name, revision=revision)
+            resolve(name, revision=revision)
 
 
 def test_an_entry_without_a_file_is_fetched_and_checked(server, tmp_path, model):
@@ -504,14 +506,14 @@ def test_an_entry_without_a_file_is_fetched_and_checked(server, tmp_path, model)
         return WeightsIndex((Shelf(tmp_path, "tests", Manifest.load(path)),))
 
     with pytest.raises(HubError, match="is not in the cache"):
-        resolve_weights("small-1", index=index(), offline=True)
-    _, entry = resolve_weights("small-one", index=index())
+        resolve("small-1", index=index(), offline=True)
+    entry = resolve("small-one", index=index()).entry
     assert entry is not None and entry.id == "small-1" and server.bodies == 1
     assert PMAVAE.from_pretrained("small-1", index(), offline=True).weights_id == "small-1"
     with pytest.raises(HubError, match=r"has no file small\.safetensors"):
-        resolve_weights("small-1", index=index(repo_file="small.safetensors"))
+        resolve("small-1", index=index(repo_file="small.safetensors"))
     with pytest.raises(HubError, match="not " + "0" * 64):
-        resolve_weights("small-1", index=index(sha256="0" * 64))
+        resolve("small-1", index=index(sha256="0" * 64))
     for changes, words in (
         ({"repo": "no-slash"}, "repo is not valid"),
         ({"revision": "a b"}, "revision is not valid"),
@@ -523,7 +525,7 @@ def test_an_entry_without_a_file_is_fetched_and_checked(server, tmp_path, model)
             index(**changes)
     save_weights(tmp_path / "small-1.safetensors", STATE, CONFIG, "small-1")
     server.requests.clear()
-    assert resolve_weights("small-1", index=index())[0] == tmp_path / "small-1.safetensors"
+    assert resolve("small-1", index=index()).path == tmp_path / "small-1.safetensors"
     assert server.requests == []
 
 

@@ -12,9 +12,9 @@ from small_config import CONFIG
 
 from pmavae import PMAVAE
 from pmavae.errors import WeightsError
-from pmavae.pretrained.manifest import released_weights
+from pmavae.pretrained.manifest import MODEL_FILE, released_weights
 from pmavae.pretrained.model_card import CardFacts, card_of_folder, card_text, write_cards
-from pmavae.pretrained.weights import FOLDER_FILE, save_weights
+from pmavae.pretrained.weights import save_weights
 
 CARDS = Path(__file__).parents[2] / "docs" / "cards"
 INDEX = released_weights()
@@ -69,7 +69,7 @@ def test_any_words_are_the_same_words_in_yaml(odd: str) -> None:
 
 def test_the_card_of_a_folder_says_what_is_known(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    save_weights(tmp_path / FOLDER_FILE, PMAVAE(CONFIG).state_dict(), CONFIG, "mine-1")
+    save_weights(tmp_path / MODEL_FILE, PMAVAE(CONFIG).state_dict(), CONFIG, "mine-1")
     data = front_matter(card_of_folder(tmp_path))
     assert (data["license"], data.get("datasets"), data.get("metrics")) == ("unknown", None, None)
     text = card_of_folder(tmp_path, name="org/mine", licence="CC BY 4.0", datasets=["a/b"])
@@ -81,7 +81,7 @@ def test_the_card_of_a_folder_says_what_is_known(tmp_path: Path) -> None:
 def test_the_card_of_released_weights_is_known_by_their_hash(tmp_path: Path) -> None:
     entry = INDEX.find("upscale-tiny-1")
     assert entry
-    (tmp_path / FOLDER_FILE).write_bytes(INDEX.path(entry).read_bytes())
+    (tmp_path / MODEL_FILE).write_bytes(INDEX.path(entry).read_bytes())
     assert card_of_folder(tmp_path, name="upscale-tiny-1") == (CARDS / "upscale-tiny-1.md").read_text()
 
 

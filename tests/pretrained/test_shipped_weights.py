@@ -11,7 +11,7 @@ from PIL import Image
 from pmavae import PMAVAE
 from pmavae.images.metrics import psnr
 from pmavae.latents import mix_style
-from pmavae.pretrained.weights import Manifest, weights_folder
+from pmavae.pretrained.manifest import Manifest, weights_folder
 from pmavae.restoration.levels import Levels, estimate_levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import restore, restore_pixels
@@ -99,7 +99,7 @@ def test_the_readme_code_runs(monkeypatch):
 
 
 def test_the_shipped_denoiser_takes_noise_out_and_keeps_the_colours():
-    model = Restorer.from_pretrained("tiny", "denoise")
+    model = Restorer.from_pretrained("tiny", task="denoise")
     for name in ("content-ridge.jpg", "content-seeds.jpg"):
         clean = np.asarray(read(name))
         noise = np.random.default_rng(0).normal(0, 25, clean.shape)
@@ -114,7 +114,7 @@ def test_the_shipped_denoiser_takes_noise_out_and_keeps_the_colours():
 
 
 def test_the_shipped_denoiser_takes_jpeg_artefacts_out():
-    model = Restorer.from_pretrained("tiny", "denoise")
+    model = Restorer.from_pretrained("tiny", task="denoise")
     for name in ("content-ridge.jpg", "content-seeds.jpg", "style-orange-trees.jpg"):
         clean = np.asarray(read(name))
         damaged = recompress(clean, 10, halve=True)
@@ -127,7 +127,7 @@ def test_the_shipped_denoiser_takes_jpeg_artefacts_out():
 
 
 def test_a_clean_picture_stays_as_it_is():
-    model = Restorer.from_pretrained("tiny", "denoise")
+    model = Restorer.from_pretrained("tiny", task="denoise")
     for name in ("content-ridge.jpg", "content-seeds.jpg", "content-mountains.jpg"):
         clean = np.asarray(read(name))
         assert psnr(unit(clean), unit(restore_pixels(model, clean, Levels()))) > 44
@@ -136,7 +136,7 @@ def test_a_clean_picture_stays_as_it_is():
 
 
 def test_flat_areas_stay_flat_and_edges_do_not_ring():
-    model = Restorer.from_pretrained("tiny", "denoise")
+    model = Restorer.from_pretrained("tiny", task="denoise")
     clean = np.full((96, 192, 3), (70, 110, 160), np.uint8)
     clean[:, 96:] = (180, 150, 120)
     noise = np.random.default_rng(0).normal(0, 25, clean.shape)
@@ -151,7 +151,7 @@ def test_flat_areas_stay_flat_and_edges_do_not_ring():
 
 @pytest.mark.parametrize(("scale", "decibels"), [(2, 1.0), (4, 0.4)])
 def test_the_shipped_upscaler_is_better_than_bicubic(scale, decibels):
-    model = Restorer.from_pretrained("tiny", "upscale")
+    model = Restorer.from_pretrained("tiny", task="upscale")
     for name in ("content-ridge.jpg", "content-seeds.jpg", "content-mountains.jpg"):
         clean = np.asarray(read(name))[:160, :240]
         small = shrink(clean, scale)

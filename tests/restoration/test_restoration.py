@@ -133,7 +133,7 @@ def test_a_scale_without_a_head_is_refused() -> None:
 def test_weights_go_to_a_file_and_back(tmp_path) -> None:
     model = network("upscale")
     model.save_pretrained(tmp_path, "up-1")
-    loaded = Restorer.from_pretrained(tmp_path, "upscale")
+    loaded = Restorer.from_pretrained(tmp_path, task="upscale")
     assert loaded.config == model.config and loaded.weights_id == "up-1"
     x = torch.rand(1, 3, 24, 24)
     torch.testing.assert_close(restore(loaded, x, Levels()), restore(model, x, Levels()), atol=2e-3, rtol=0)
@@ -143,9 +143,9 @@ def test_weights_of_another_task_are_refused(tmp_path) -> None:
     network("upscale").save_pretrained(tmp_path / "up", "up-1")
     PMAVAE(CONFIG).save_pretrained(tmp_path / "vae", "vae-1")
     with pytest.raises(WeightsError, match="of the task upscale, not denoise"):
-        Restorer.from_pretrained(tmp_path / "up", "denoise")
+        Restorer.from_pretrained(tmp_path / "up", task="denoise")
     with pytest.raises(WeightsError, match="of the task base, not denoise"):
-        Restorer.from_pretrained(tmp_path / "vae", "denoise")
+        Restorer.from_pretrained(tmp_path / "vae", task="denoise")
     with pytest.raises(WeightsError, match="no autoencoder: use them with pmavae upscale"):
         PMAVAE.from_pretrained(tmp_path / "up")
 
@@ -169,7 +169,7 @@ def test_a_damaged_configuration_is_refused_by_name(tmp_path, change, message) -
 
     save_weights(tmp_path / "model.safetensors", network("denoise").state_dict(), Damaged(), "bad")
     with pytest.raises(WeightsError, match=message) as caught:
-        Restorer.from_pretrained(tmp_path, "denoise")
+        Restorer.from_pretrained(tmp_path, task="denoise")
     assert "model.safetensors" in str(caught.value)
 
 

@@ -93,13 +93,10 @@ def test_the_shipped_network_is_the_one_that_was_trained(network, ridge):
         assert (half - theirs).abs().mean() < 0.01 * theirs.abs().mean()  # fp16 in the file
 
 
-def test_other_weights_are_no_feature_network(tmp_path, monkeypatch, network):
-    monkeypatch.setattr(
-        "pmavae.style_transfer.features.resolve_weights", lambda name, task: (tmp_path / "x", None)
-    )
+def test_other_weights_are_no_feature_network(tmp_path, network):
     save_weights(tmp_path / "x", {**network.state_dict(), "more": torch.zeros(1)}, LITE0, "x")
     with pytest.raises(WeightsError, match="does not fit preset efficientnet-lite0"):
-        FeatureNetwork.from_pretrained()
+        FeatureNetwork.from_pretrained(tmp_path / "x")
 
 
 def test_the_network_is_no_autoencoder():

@@ -190,7 +190,7 @@ def test_weights_of_another_kind_are_refused(tmp_path) -> None:
     with pytest.raises(WeightsError, match="texture-vary"):
         type(own).from_pretrained(tmp_path / "prior")
     with pytest.raises(WeightsError, match="not denoise"):
-        Restorer.from_pretrained(tmp_path / "prior", "denoise")
+        Restorer.from_pretrained(tmp_path / "prior", task="denoise")
     narrow = prior(own)
     narrow.config = replace(narrow.config, width=8)
     narrow.save_pretrained(tmp_path / "narrow", "test-narrow")

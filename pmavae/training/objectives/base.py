@@ -75,7 +75,7 @@ def started_model(
         model = TexturePrior.from_pretrained(config.init_from, index)
         model.check_codec(codec)
     else:
-        model = Restorer.from_pretrained(config.init_from, config.task, index)
+        model = Restorer.from_pretrained(config.init_from, index, task=config.task)
     if model.config.preset != config.preset:
         raise WeightsError(
             f"{config.init_from} has weights of preset {model.config.preset}, not {config.preset}: "

@@ -15,7 +15,7 @@ from pmavae.files.header import weights_header
 from pmavae.network_configs import NetworkConfig
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.network import TaskNetwork
-from pmavae.pretrained.weights import resolve_weights
+from pmavae.pretrained.resolve import resolve
 from pmavae.training.objectives.reconstruction import Draws, Outcome
 from pmavae.training.plugin import Batch, Example, Examples, Training
 
@@ -49,14 +49,14 @@ class PluginNetwork(TaskNetwork):
         examples: Examples | None = None,
     ) -> PluginNetwork:
         """A network that goes on from weights, of this training or of another task. Raises WeightsError."""
-        path, _ = resolve_weights(name_or_path, plan.name, index)
-        config = (weights_header(path) or {}).get("config")
+        here = resolve(name_or_path, plan.name, index)
+        config = (weights_header(here.path) or {}).get("config")
         task = config.get("task", "base") if isinstance(config, dict) else plan.name
         if task != plan.name:
             made = cls.new(plan, preset, examples)
-            plan.start_from(made.network, path)
+            plan.start_from(made.network, here.path)
             return made
-        found = TaskNetwork.from_pretrained(name_or_path, plan.name, plan.build_network, index)
+        found = TaskNetwork.from_pretrained(here, plan.name, plan.build_network)
         return cls(found.network, found.config, plan)
 
     def outcome(self, pictures: Tensor, draws: Draws, targets: Any = None) -> Outcome:

@@ -23,7 +23,7 @@ from pmavae.training.perceptual import PerceptualNetwork, perceptual_network
 from pmavae_cli.commands.bench.reconstruction_baselines import PEERS, Codec
 from pmavae_cli.commands.bench.work import BenchSession, Row
 from pmavae_cli.console import Console
-from pmavae_cli.run.weights import usable
+from pmavae_cli.run.weights import find_weights
 
 HEADER = ["codec", "picture", "PSNR dB", "SSIM", "perceptual", "bits/px", "time"]
 
@@ -120,8 +120,8 @@ def load_models(
     """The models by the names of their rows. Raises PMAVAEError for weights that cannot be had."""
     found: dict[str, PMAVAE] = {}
     for name in dict.fromkeys(weights):
-        here = usable(name, "base", index or released_weights(), console or Console())
-        model = PMAVAE.from_pretrained(here, index).to(device)
+        here = find_weights(name, "base", index or released_weights(), console or Console())
+        model = PMAVAE.from_pretrained(here).to(device)
         # Files that differ may have one id: that of a run has its folder's name and its step.
         label = f"{model.weights_id} ({name})" if model.weights_id in found else model.weights_id
         found[label] = model

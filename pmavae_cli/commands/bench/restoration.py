@@ -33,7 +33,7 @@ from pmavae_cli.commands.bench.restoration_baselines import PEERS, Method, Peer,
 from pmavae_cli.commands.bench.work import BenchSession, names_of
 from pmavae_cli.console import Console
 from pmavae_cli.options import RunOptions
-from pmavae_cli.run.weights import usable
+from pmavae_cli.run.weights import find_weights
 from pmavae_cli.task_command import task_command
 
 HEADER = ["method", "picture", "condition", "PSNR dB", "SSIM", "shift", "time"]
@@ -146,8 +146,8 @@ def load_restorers(
     """The networks by the names of their rows. Raises PMAVAEError for weights that cannot be had."""
     found: dict[str, Restorer] = {}
     for name in dict.fromkeys(weights):
-        here = usable(name, task, index or released_weights(), console or Console())
-        model = Restorer.from_pretrained(here, task, index)
+        here = find_weights(name, task, index or released_weights(), console or Console())
+        model = Restorer.from_pretrained(here, task=task)
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         label = f"{model.weights_id} ({name})" if model.weights_id in found else model.weights_id
         found[label] = model

@@ -42,7 +42,7 @@ from pmavae_cli.console import Console, print_table
 from pmavae_cli.plugin_manager import Registry
 from pmavae_cli.progress import Display, span
 from pmavae_cli.run.models import choose_device
-from pmavae_cli.run.weights import usable
+from pmavae_cli.run.weights import find_weights
 
 INTERRUPTED = 130
 TITLES = {"psnr": "PSNR in dB", "ssim": "SSIM", "velocity": "error of the velocity"}
@@ -111,10 +111,11 @@ def _with_files(config: TrainConfig, registry: Registry, console: Console, fresh
     """The configuration with files in the place of weights that are on the Hub; the run keeps their names."""
     index = registry.weights
     if config.init_from and fresh:
-        config = replace(config, init_from=str(usable(config.init_from, config.task, index, console)))
+        found = find_weights(config.init_from, config.task, index, console)
+        config = replace(config, init_from=str(found.path))
     if config.texture.codec:
-        codec = str(usable(config.texture.codec, "base", index, console))
-        config = replace(config, texture=replace(config.texture, codec=codec))
+        found = find_weights(config.texture.codec, "base", index, console)
+        config = replace(config, texture=replace(config.texture, codec=str(found.path)))
     return config
 
 

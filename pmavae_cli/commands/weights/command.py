@@ -13,7 +13,7 @@ from pmavae_cli.options import with_debug, with_offline, with_quiet
 from pmavae_cli.plugin_manager import Registry
 
 if TYPE_CHECKING:
-    from pmavae_cli.run.weights import Found
+    from pmavae.pretrained.resolve import Found
 
 REFERENCE = (
     "REF is an id or a preset, org/name[@revision][:file] on the Hugging Face Hub, or a file or folder that "
@@ -72,10 +72,10 @@ def fetch(registry: Registry, ref: str, task: str, force: bool, quiet: bool, deb
     REF is an id or a preset, or org/name[@revision][:file]. What is here already is verified and left where
     it is. A download whose connection breaks off goes on where it was.
     """
-    from pmavae_cli.run.weights import locate
+    from pmavae_cli.run.weights import find_weights
 
     console = Console(quiet=quiet, debug=debug)
-    found = locate(ref, task, registry.weights, console, force=force)
+    found = find_weights(ref, task, registry.weights, console, force=force)
     if found.reference is None:
         from pmavae.pretrained.weights import load_weights
 
@@ -135,9 +135,9 @@ def path(registry: Registry, ref: str, task: str, debug: bool) -> None:
 
     Exit status 1 where it is none of these. REF is as for pmavae weights fetch.
     """
-    from pmavae_cli.run.weights import locate
+    from pmavae_cli.run.weights import find_weights
 
-    _print_path(locate(ref, task, registry.weights, Console(debug=debug), offline=True))
+    _print_path(find_weights(ref, task, registry.weights, Console(debug=debug), offline=True))
 
 
 @weights.command(name="import", short_help="Make a weights file of a training run or a .pth file.")
@@ -196,12 +196,12 @@ def import_(
 
     from pmavae.pretrained.weights import load_weights, save_weights
     from pmavae_cli.commands.weights.importing import Wanted, read_import
-    from pmavae_cli.run.weights import usable
+    from pmavae_cli.run.weights import find_weights
 
     if codec and task != "texture-vary":
         raise click.UsageError("--codec has no meaning without --task texture-vary.")
     if codec:
-        codec = str(usable(codec, "base", registry.weights, Console(debug=debug)))
+        codec = str(find_weights(codec, "base", registry.weights, Console(debug=debug)).path)
     found = read_import(source, Wanted(task, preset, codec), registry.weights, registry.trainings)
     name = weights_id or found.id or output.stem
     save_weights(output, found.state, found.config, name, getattr(torch, dtype))

@@ -17,10 +17,9 @@ from pmavae.config import PRESETS
 from pmavae.errors import WeightsError
 from pmavae.network_configs import RESTORERS, TEXTURE_TASK, VMAMBA_TASK, texture_config
 from pmavae.pretrained.hub import push
-from pmavae.pretrained.manifest import WeightsIndex
-from pmavae.pretrained.model_card import CARD_FILE, card_of_folder
+from pmavae.pretrained.manifest import CARD_FILE, MODEL_FILE, WeightsIndex
+from pmavae.pretrained.model_card import card_of_folder
 from pmavae.pretrained.weights import (
-    FOLDER_FILE,
     AnyConfig,
     load_weights,
     shapes_of,
@@ -124,12 +123,12 @@ def _unwrapped(found: Any) -> dict[str, Tensor]:
 
 
 def _run(folder: Path, wanted: Wanted) -> Imported:
-    path = folder / FOLDER_FILE
+    path = folder / MODEL_FILE
     if path.is_file():
         return _weights(path, wanted)
     begun = " yet: end the run, or pause it, with pmavae train" if (folder / "checkpoints").is_dir() else ""
     raise WeightsError(
-        f"{folder} has no {FOLDER_FILE}{begun or ': give the folder of a training run, or a .pth file'}"
+        f"{folder} has no {MODEL_FILE}{begun or ': give the folder of a training run, or a .pth file'}"
     )
 
 
@@ -265,11 +264,11 @@ def push_folder(
 
     A folder without README.md is left as it is: the card is made elsewhere.
     """
-    model, own_card = folder / FOLDER_FILE, folder / CARD_FILE
+    model, own_card = folder / MODEL_FILE, folder / CARD_FILE
     if not model.is_file():
         raise WeightsError(
-            f"{folder} has no {FOLDER_FILE}: give the folder of a training run, or make one with "
-            f"pmavae weights import RUN -o FOLDER/{FOLDER_FILE}"
+            f"{folder} has no {MODEL_FILE}: give the folder of a training run, or make one with "
+            f"pmavae weights import RUN -o FOLDER/{MODEL_FILE}"
         )
     if own_card.is_file():
         if licence or datasets:
@@ -279,6 +278,6 @@ def push_folder(
         return push(folder, repo, private=private, message=message, revision=revision)
     card = card_of_folder(folder, name=repo, licence=licence, datasets=datasets, index=index)
     with tempfile.TemporaryDirectory() as made:
-        shutil.copyfile(model, Path(made) / FOLDER_FILE)
+        shutil.copyfile(model, Path(made) / MODEL_FILE)
         (Path(made) / CARD_FILE).write_text(card, "utf-8")
         return push(Path(made), repo, private=private, message=message, revision=revision)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pmavae.errors import WeightsError
 from pmavae.files.header import is_sha256
-from pmavae.pretrained.manifest import Shelf, WeightsEntry, WeightsIndex
+from pmavae.pretrained.manifest import MODEL_FILE, Shelf, WeightsEntry, WeightsIndex
 from pmavae_cli.console import one_line, print_table
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 SHIPPED, CACHED, REMOTE, MISSING = "shipped", "cached", "remote", "missing"
 COLUMNS = ("id", "preset", "task", "size", "licence", "scores", "sha256", "state")
-_MODEL = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def in_cache(entry: WeightsEntry, cached: Iterable[Fetched]) -> Fetched | None:
     reference = entry.reference
     for found in cached if reference else ():
         assert reference is not None
-        same = found.reference.repo == reference.repo and _file(found) == (reference.file or _MODEL)
+        same = found.reference.repo == reference.repo and _file(found) == (reference.file or MODEL_FILE)
         if same and (cached_sha256(found) == entry.sha256 or found.commit == entry.revision):
             return found
     return None
@@ -103,7 +102,7 @@ def in_cache(entry: WeightsEntry, cached: Iterable[Fetched]) -> Fetched | None:
 def cached_name(found: Fetched) -> str:
     """What --weights takes for a cached file: pinned to its commit, so that no network is needed."""
     name = f"{found.reference.repo}@{found.commit}"
-    return name if _file(found) == _MODEL else f"{name}:{_file(found)}"
+    return name if _file(found) == MODEL_FILE else f"{name}:{_file(found)}"
 
 
 def cached_sha256(found: Fetched) -> str | None:
@@ -137,7 +136,7 @@ def show(rows: Sequence[Listed]) -> None:
 
 
 def _file(found: Fetched) -> str:
-    return found.reference.file or _MODEL
+    return found.reference.file or MODEL_FILE
 
 
 def _of_entry(entry: WeightsEntry, origin: str, path: Path | None, state: str) -> Listed:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.files.header import is_label, weights_header
 from pmavae.pretrained.network import TaskNetwork
-from pmavae.pretrained.weights import resolve_weights
+from pmavae.pretrained.resolve import resolve
 from pmavae.vmamba import VMAMBA, VMamba, VMambaConfig
 
 VARIANTS = {  # by the preset of a training
@@ -74,7 +74,7 @@ def load_labelled(
     name: str, task: str, build: Callable[[Mapping[str, Any]], nn.Module], offline: bool
 ) -> tuple[nn.Module, list[str]]:
     """The network of weights of a task, and the names of its classes. Raises WeightsError."""
-    path, _ = resolve_weights(name, task, offline=offline)
+    path = resolve(name, task, offline=offline).path
     found = TaskNetwork.from_pretrained(path, task, build)
     return found.network, labels_of(found.config.settings)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from pmavae.errors import WeightsError
 from pmavae.files.header import weights_header
 from pmavae.pretrained.network import TaskNetwork
-from pmavae.pretrained.weights import resolve_weights
+from pmavae.pretrained.resolve import resolve
 from pmavae.vmamba import MEAN, STD, VMamba
 from pmavae_vision.backbone import backbone_config, labels_of
 
@@ -38,7 +38,7 @@ def build_classifier(settings: Mapping[str, Any]) -> VMamba:
 
 def load_classifier(name: str, offline: bool = False) -> Classifier:
     """Weights of `pmavae train --task classify`, or a released VMamba. Raises WeightsError."""
-    path, _ = resolve_weights(name, "classify", offline=offline)
+    path = resolve(name, "classify", offline=offline).path
     config = (weights_header(path) or {}).get("config", {})
     if config.get("task") == "vmamba":
         return Classifier(VMamba.from_pretrained(path), SIDE, [])

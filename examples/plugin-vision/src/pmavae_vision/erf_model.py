@@ -10,7 +10,7 @@ from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.errors import PMAVAEError
 from pmavae.files.header import weights_header
 from pmavae.network_configs import STRIDES
-from pmavae.pretrained.weights import resolve_weights
+from pmavae.pretrained.resolve import resolve
 from pmavae.vmamba import VMAMBA, VMamba
 from pmavae_vision.classifier import load_classifier, normalised
 from pmavae_vision.receptive_field import Features
@@ -20,7 +20,7 @@ ENCODER_STRIDES = (2, 4, 8, 16)
 
 def load(weights: str, offline: bool) -> tuple[nn.Module, str]:
     """The network of weights, and their name. Raises WeightsError."""
-    path, _ = resolve_weights(weights, offline=offline)
+    path = resolve(weights, offline=offline).path
     if (weights_header(path) or {}).get("config", {}).get("task") in ("vmamba", "classify"):
         network = load_classifier(str(path)).network
         return network, str(network.weights_id)
