@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import pmavae.images.pixels
 from pmavae import PMAVAE
 from pmavae.config import BASE_STRIDE
 from pmavae.images.pixels import ArrayRows, Pixels, sixteen_bits
@@ -30,7 +31,6 @@ from pmavae.inference.strips import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import plan_tiles, restore_pixels
-from pmavae.style_transfer import painting
 from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.style_transfer.painting import Refining
 from pmavae.style_transfer.repainting import repaint_by_steps
@@ -102,11 +102,11 @@ def painter(pixels: NDArray[np.uint8]) -> Row:
     network = FeatureNetwork.from_pretrained()
 
     def painted(strip_pixels: int) -> Pixels:
-        painting.STRIP_PIXELS = strip_pixels
+        pmavae.images.pixels.STRIP_PIXELS = strip_pixels
         refining = Refining(network, 3, 1.0, torch.Generator().manual_seed(0))
         return repaint_by_steps(sixteen_bits(pixels), [(pixels[::-1, ::-1].copy(), 1.0)], refining)
 
-    usual = painting.STRIP_PIXELS
+    usual = pmavae.images.pixels.STRIP_PIXELS
     whole, made = painted(pixels.size), painted(usual)
     rows = max(1, usual // pixels.shape[1])
     borders = range(rows, pixels.shape[0], rows)

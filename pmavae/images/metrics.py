@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmavae.images.pixels import STEP, Pixels
+from pmavae.images.pixels import STEP, Pixels, blurred, gaussian, strips, to_unit
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian, px
 K1, K2 = 0.01, 0.03
@@ -28,14 +29,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     As its authors define it (Wang et al. 2004): Gaussian windows that lie within the picture, population
     statistics, averaged over positions and the three channels. H and W are at least 11.
     """
-    offsets = torch.arange(WINDOW, device=a.device, dtype=a.dtype) - WINDOW // 2
-    weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
-    weights = (weights / weights.sum()).expand(3, 1, 1, -1)
-
-    def local(x: Tensor) -> Tensor:
-        rows = F.conv2d(x, weights, groups=3)
-        return F.conv2d(rows, weights.transpose(2, 3), groups=3)
-
+    local = partial(blurred, kernel=gaussian(SIGMA, WINDOW // 2, a.dtype, a.device))
     mean_a, mean_b = local(a), local(b)
     variance_a = local(a * a) - mean_a.square()
     variance_b = local(b * b) - mean_b.square()
@@ -58,9 +52,6 @@ def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     return torch.stack(layers).mean(0)
 
 
-_STRIP_PIXELS = 2**19  # at a time: memory does not grow with the pictures
-
-
 @dataclass(frozen=True)
 class Comparison:
     """What lies between two pictures; lists are of red, green and blue."""
@@ -74,27 +65,25 @@ class Comparison:
 def compare_pictures(a: Pixels, b: Pixels) -> Comparison:
     """Compare two pictures (H, W, 3), both uint8 or both uint16, of at least 11 px a side.
 
-    The values are those of `psnr` and `ssim` on the whole pictures, computed strip by strip. Raises
-    ValueError for pictures of different sizes or types.
+    The values are those of `psnr` and `ssim` on the whole pictures, computed strip by strip, so that memory
+    does not grow with them. Raises ValueError for pictures of different sizes or types.
     """
     if (a.shape, a.dtype) != (b.shape, b.dtype):
         raise ValueError(f"pictures of {a.dtype} {a.shape} and {b.dtype} {b.shape} cannot be compared")
     most, step = np.iinfo(a.dtype).max, STEP if a.dtype == np.uint16 else 1
     height, width = a.shape[:2]
-    rows = max(1, _STRIP_PIXELS // width)
     squares, similarity = 0, 0.0
     largest = np.zeros(3, np.int64)
     total = np.zeros(3, np.int64)
-    for top in range(0, height, rows):
-        difference = b[top : top + rows].astype(np.int64) - a[top : top + rows]
+    for rows in strips(height, width):
+        difference = b[rows].astype(np.int64) - a[rows]
         largest = np.maximum(largest, np.abs(difference).max((0, 1)))
         total += difference.sum((0, 1), dtype=np.int64)
         squares += int(np.square(difference).sum(dtype=np.int64))
     windows = height - WINDOW + 1  # rows of positions of SSIM's window
-    for top in range(0, windows, rows):
-        here = slice(top, min(top + rows, windows) + WINDOW - 1)
-        part = float(ssim(_as_tensor(a[here]), _as_tensor(b[here])))
-        similarity += part * (min(top + rows, windows) - top)
+    for rows in strips(windows, width):
+        here = slice(rows.start, rows.stop + WINDOW - 1)
+        similarity += float(ssim(to_unit(a[here]), to_unit(b[here]))) * (rows.stop - rows.start)
     return Comparison(
         psnr=10 * math.log10(most**2 * a.size / squares) if squares else math.inf,
         ssim=similarity / windows,
@@ -109,8 +98,3 @@ def amplified_difference(a: Pixels, b: Pixels, gain: float) -> Pixels:
     table = np.minimum(np.arange(256) * gain, 255).round().astype(np.uint8)
     shown: Pixels = table[difference]
     return shown
-
-
-def _as_tensor(pixels: Pixels) -> Tensor:
-    """(H, W, 3) as (1, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max).permute(2, 0, 1)[None]

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 from torch import Tensor
@@ -18,9 +19,17 @@ Pixels = NDArray[np.unsignedinteger[Any]]  # (H, W, 3) uint8, or uint16 from 0 t
 STYLE_SIDE = 512  # longer side of a style picture at scale 1, in pixels
 REDUCING_GAP = 3.0  # how much of a large reduction a box filter does first, which is faster
 STRIP = 128  # rows
+STRIP_PIXELS = 1 << 19  # about, of strips of as many pixels whatever the width
 STEP = 257  # of 65535 that one of 255 is
-_LUMA = (19_595, 38_470, 7_471)  # BT.601 in parts of 65536
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: BT.601, full range, as in JPEG
+_PARTS = [np.uint32(round(weight * 65536)) for weight in LUMA]
 _Kind = TypeVar("_Kind", bound=np.unsignedinteger[Any])
+
+
+def to_unit(pixels: Pixels, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(H, W, 3), uint8 or uint16, as (1, 3, H, W) in [0, 1], in memory of its own."""
+    picture = torch.from_numpy(pixels.copy()).to(device)
+    return picture.permute(2, 0, 1)[None].to(dtype).div_(np.iinfo(pixels.dtype).max)
 
 
 def to_pixels(picture: Tensor, dtype: DTypeLike = np.uint8) -> Pixels:
@@ -52,26 +61,47 @@ def luma(pixels: NDArray[_Kind]) -> NDArray[_Kind]:
     """(H, W, 3), uint8 or uint16, as the greys (H, W) of JPEG, rounded; the sum fits 32 bits in both."""
     result = np.empty(pixels.shape[:-1], pixels.dtype)
     for rows in strips(len(pixels)):
-        red, green, blue = (pixels[rows, ..., channel].astype(np.uint32) for channel in range(3))
-        total = red * np.uint32(_LUMA[0]) + green * np.uint32(_LUMA[1]) + blue * np.uint32(_LUMA[2])
+        red, green, blue = (pixels[rows, ..., i].astype(np.uint32) * part for i, part in enumerate(_PARTS))
+        total = red + green + blue
         result[rows] = (total + np.uint32(1 << 15)) >> np.uint32(16)
     return result
 
 
-def strips(height: int) -> Iterator[slice]:
-    """The rows of a picture in parts, so that numbers larger than its own are there of a part at a time."""
-    return (slice(top, min(top + STRIP, height)) for top in range(0, height, STRIP))
+def gaussian(
+    sigma: float, radius: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+) -> Tensor:
+    """A Gaussian kernel, (2 · radius + 1,), with the sum 1."""
+    offsets = torch.arange(-radius, radius + 1, dtype=dtype, device=device)
+    weights = torch.exp(-offsets.square() / (2 * sigma**2))
+    return weights / weights.sum()
+
+
+def blurred(x: Tensor, kernel: Tensor) -> Tensor:
+    """(B, 3, H, W) by a kernel of 2r + 1 numbers along both sides, without a border of r px."""
+    weights = kernel.expand(3, 1, 1, -1)
+    return F.conv2d(F.conv2d(x, weights, groups=3), weights.transpose(2, 3), groups=3)
+
+
+def strips(height: int, width: int | None = None) -> Iterator[slice]:
+    """The rows of a picture in parts, so that numbers larger than its own are there of a part at a time.
+
+    Each has STRIP rows, or, of a picture that may be wide, about STRIP_PIXELS.
+    """
+    step = STRIP if width is None else max(1, STRIP_PIXELS // width)
+    return (slice(top, min(top + step, height)) for top in range(0, height, step))
+
+
+def fitted(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width with a longer side of so many px, and a shorter one of 16 at least."""
+    factor = side / max(height, width)
+    return max(MIN_SIZE, round(height * factor)), max(MIN_SIZE, round(width * factor))
 
 
 def fit_side(image: Image.Image | NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """A picture, (H, W, 3) uint8, resized by Lanczos so that its longer side has `side` px.
-
-    The shorter side follows, and has 16 px at least.
-    """
+    """A picture, (H, W, 3) uint8, resized by Lanczos to the size that `fitted` gives."""
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     picture = picture.convert("RGB")
-    factor = side / max(picture.size)
-    width, height = (max(MIN_SIZE, round(length * factor)) for length in picture.size)
+    height, width = fitted(picture.height, picture.width, side)
     if (width, height) != picture.size:
         picture = picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
     return np.asarray(picture)

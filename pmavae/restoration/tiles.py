@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmavae.images.pixels import Pixels, to_pixels
+from pmavae.images.pixels import Pixels, to_pixels, to_unit
 from pmavae.inference.fused import fast_dtype
 from pmavae.network_configs import RestorationConfig
 from pmavae.restoration.levels import Levels
@@ -131,11 +131,9 @@ def _in_tiles(
     height, width = pixels.shape[:2]
     tiles = plan_tiles(height, width, side, model.config.margin, model.config.multiple)
     result = np.empty((scale * height, scale * width, 3), pixels.dtype)
-    most = np.iinfo(pixels.dtype).max
     for done, part in enumerate(tiles, 1):
-        outer = torch.from_numpy(pixels[part.outer_rows, part.outer_columns].copy())
-        x = outer.permute(2, 0, 1)[None].float() / most
-        restored = restore(model, x, levels, scale=scale, fidelity=fidelity)
+        outer = to_unit(pixels[part.outer_rows, part.outer_columns])
+        restored = restore(model, outer, levels, scale=scale, fidelity=fidelity)
         rows, columns = (slice(scale * s.start, scale * s.stop) for s in (part.rows, part.columns))
         top = rows.start - scale * part.outer_rows.start
         left = columns.start - scale * part.outer_columns.start

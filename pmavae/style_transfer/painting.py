@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pmavae.config import MIN_SIZE
-from pmavae.images.pixels import Pixels
+from pmavae.images.pixels import Pixels, fitted, strips, to_unit
 from pmavae.style_transfer.features import FeatureNetwork
 from pmavae.style_transfer.refining import refine
 
@@ -22,7 +20,6 @@ SIDES = (512, 1024)  # longer sides in px at which strokes are painted, one over
 ALONE = 1.25  # a picture that is not larger than the first by more than this is painted at its own size
 SHARE = 3  # the second has so many times fewer steps, for the strokes are already there
 LONGEST = 2 * SIDES[-1]  # px of a style's longer side
-STRIP_PIXELS = 1 << 19  # of a strip, about
 FLOOR = 1e-4  # variance of a colour axis that does not vary
 
 
@@ -33,23 +30,14 @@ class Strips:
     pixels: Pixels
     device: torch.device
 
-    def slices(self) -> list[slice]:
-        """The rows of its strips, from the top."""
-        height, width = self.pixels.shape[:2]
-        rows = max(1, STRIP_PIXELS // width)
-        return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
-
-    def rows(self, rows: slice) -> Tensor:
-        """(1, 3, h, W) in [0, 1]."""
-        part = torch.from_numpy(self.pixels[rows].copy()).to(self.device)
-        return part.permute(2, 0, 1)[None].float().div_(np.iinfo(self.pixels.dtype).max)
-
     def __iter__(self) -> Iterator[Tensor]:
-        return map(self.rows, self.slices())
+        """(1, 3, h, W) in [0, 1] each, from the top."""
+        return (to_unit(self.pixels[rows], self.device) for rows in strips(*self.pixels.shape[:2]))
 
     def resized(self, longer_side: int) -> Tensor:
         """What `resized` gives of the whole: rows become narrow one strip after the other, then few."""
-        height, width = fitted(self.pixels.shape[0], self.pixels.shape[1], longer_side)
+        rows, columns = self.pixels.shape[:2]
+        height, width = fitted(rows, columns, longer_side)
         narrow = [_shrunk(x, x.shape[2], width) for x in self]
         return _shrunk(torch.cat(narrow, 2), height, width).clamp_(0, 1)
 
@@ -57,12 +45,6 @@ class Strips:
 def resized(picture: Tensor, longer_side: int) -> Tensor:
     """(1, 3, H, W) in [0, 1] with a longer side of so many px, and a shorter one of 16 at least."""
     return _shrunk(picture, *fitted(picture.shape[2], picture.shape[3], longer_side)).clamp(0, 1)
-
-
-def fitted(height: int, width: int, longer_side: int) -> tuple[int, int]:
-    """Height and width with a longer side of so many px, and a shorter one of 16 at least."""
-    scale = longer_side / max(height, width)
-    return max(MIN_SIZE, round(height * scale)), max(MIN_SIZE, round(width * scale))
 
 
 def _shrunk(picture: Tensor, height: int, width: int) -> Tensor:
@@ -185,9 +167,9 @@ def paint(
         F.interpolate(x, (height, x.shape[3]), mode="bicubic")
         for x in (painted, content.resized(max(painted.shape[2:])))
     ]
-    for rows in content.slices():
+    for rows, own in zip(strips(height, width), content, strict=True):
         broad, coarse = (_enlarged(x[:, :, rows], rows.stop - rows.start, width) for x in tall)
-        fine = (content.rows(rows) - coarse).mean(1, keepdim=True)
+        fine = (own - coarse).mean(1, keepdim=True)
         yield (broad + fine).clamp_(0, 1)
 
 

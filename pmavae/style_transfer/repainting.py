@@ -15,12 +15,12 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE, to_tensor
-from pmavae.images.pixels import Pixels, luma, strips, to_pixels
+from pmavae.images.pixels import LUMA, Pixels, gaussian, luma, strips, to_pixels
 from pmavae.latents import Latents, mix_style
 from pmavae.style_transfer.painting import Colours, Refining, Strips, mixture, paint, recolouring
 
 DETAIL_SIGMA = 2.0  # px: what a Gaussian blur of this width takes away is detail
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = np.array(LUMA, np.float32)
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def with_detail_of(picture: Pixels, detailed: Pixels, amount: float) -> Pixels:
         raise ValueError(f"an amount of detail of {amount} is outside 0..1")
     if amount == 0:
         return picture
-    kernel = _gaussian(DETAIL_SIGMA)
-    radius = len(kernel) // 2
+    radius = round(4 * DETAIL_SIGMA)
+    kernel = gaussian(DETAIL_SIGMA, radius, torch.float64).float().numpy()
     height = picture.shape[0]
     result = np.empty_like(picture)
     for rows in strips(height):
@@ -169,12 +169,6 @@ def _check_sizes(picture: Pixels, other: Pixels) -> None:
 
 def _rounded(values: NDArray[np.float32], dtype: np.dtype[Any]) -> Pixels:
     return values.round().clip(0, np.iinfo(dtype).max).astype(dtype)
-
-
-def _gaussian(sigma: float) -> NDArray[np.float32]:
-    radius = round(4 * sigma)
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return (weights / weights.sum()).astype(np.float32)
 
 
 def _blurred(values: NDArray[np.float32], kernel: NDArray[np.float32]) -> NDArray[np.float32]:

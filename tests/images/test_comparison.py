@@ -9,7 +9,6 @@ import pytest
 import torch
 from conftest import picture
 
-from pmavae.images import metrics as comparison
 from pmavae.images.metrics import amplified_difference, compare_pictures, psnr, ssim
 
 
@@ -20,7 +19,7 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("rows", [1, 7, 50, 1000])
 def test_strips_give_what_the_whole_pictures_give(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = pair()
-    monkeypatch.setattr(comparison, "_STRIP_PIXELS", 61 * rows)
+    monkeypatch.setattr("pmavae.images.pixels.STRIP_PIXELS", 61 * rows)
     found = compare_pictures(a, b)
     one, other = (torch.from_numpy(x.copy()).permute(2, 0, 1)[None].double() / 255 for x in (a, b))
     assert found.psnr == pytest.approx(float(psnr(one, other)), abs=1e-9)

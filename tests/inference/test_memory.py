@@ -82,9 +82,9 @@ def test_the_scan_is_the_same_in_chunks_of_lines(
 def test_a_picture_is_made_smaller_alike_in_strips(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (61, 90, 3), dtype)
     whole = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None] / np.iinfo(dtype).max
-    monkeypatch.setattr("pmavae.style_transfer.painting.STRIP_PIXELS", 90 * 7)
+    monkeypatch.setattr("pmavae.images.pixels.STRIP_PIXELS", 90 * 7)
     strips = Strips(pixels, torch.device("cpu"))
-    assert len(strips.slices()) == 9
+    assert len(list(strips)) == 9
     assert (strips.resized(33) - resized(whole, 33)).abs().max() < 1e-5
 
 
@@ -101,7 +101,7 @@ def test_a_large_picture_is_painted_alike_in_strips(keep: Keep, monkeypatch: pyt
         return repaint_by_steps(plain, [(style, 1.0)], refining, 0.7, keep).astype(int)
 
     whole = painted()
-    monkeypatch.setattr("pmavae.style_transfer.painting.STRIP_PIXELS", 96 * 5)
+    monkeypatch.setattr("pmavae.images.pixels.STRIP_PIXELS", 96 * 5)
     strips = painted()
     assert whole.shape == plain.shape and np.abs(whole - plain).mean() > 1
     assert np.abs(whole - strips).max() <= 1

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE, reflect_pad
 from pmavae.images.metrics import psnr
+from pmavae.images.pixels import blurred, gaussian
 from pmavae.texture.coefficients import spread, take_apart
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
@@ -72,11 +73,8 @@ LOW_PASS_SIGMA = 3.0  # px; a Gaussian whose amplitude is a half at a period of 
 def low_pass(picture: Tensor) -> Tensor:
     """(B, 3, H, W) without what is finer than a position of z_base."""
     radius = int(3 * LOW_PASS_SIGMA)
-    offsets = torch.arange(-radius, radius + 1, dtype=picture.dtype, device=picture.device)
-    weights = torch.exp(-offsets.square() / (2 * LOW_PASS_SIGMA**2))
-    weights = (weights / weights.sum()).expand(3, 1, 1, -1)
     full = F.pad(picture, (radius, radius, radius, radius), mode="replicate")
-    return F.conv2d(F.conv2d(full, weights, groups=3), weights.transpose(2, 3), groups=3)
+    return blurred(full, gaussian(LOW_PASS_SIGMA, radius, picture.dtype, picture.device))
 
 
 def low_frequency_psnr(varied: Tensor, original: Tensor) -> float:
