@@ -25,7 +25,7 @@ from pmavae.errors import PMAVAEError
 from pmavae_cli.api import Task
 from pmavae_cli.console import Console
 from pmavae_cli.options import RunOptions
-from pmavae_cli.progress import bars
+from pmavae_cli.progress import Bars
 from pmavae_cli.ray.messages import Batch, Message, Refusal, Row, Started, Work, say_again
 from pmavae_cli.run.inputs import STDIN, Source
 from pmavae_cli.run.jobs import Job, Refused
@@ -62,7 +62,7 @@ def run_on_ray(
     work = Work(task.name, __version__, values, options, Path.cwd(), mark)
     told: set[int] = set()
     try:
-        with _process(work, jobs, options.ray) as process, bars(console, len(jobs)) as shown:
+        with _process(work, jobs, options.ray) as process, Bars(console, len(jobs)) as shown:
             for row in _rows(process, options.ray):
                 if row.index in told:
                     continue

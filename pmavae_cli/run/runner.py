@@ -26,7 +26,7 @@ from pmavae_cli.images.reading import Picture
 from pmavae_cli.images.writing import check_size
 from pmavae_cli.options import RunOptions
 from pmavae_cli.plugin_manager import Registry
-from pmavae_cli.progress import Bars, bars
+from pmavae_cli.progress import Bars
 from pmavae_cli.run.failures import Ended, Failures
 from pmavae_cli.run.inputs import InputError, MaskSource, Source, StyleSource
 from pmavae_cli.run.jobs import Job
@@ -52,7 +52,6 @@ class Runner:
         self.console = console
         index = registry.weights if registry else None
         self.session = Session.open(options, console, task.weights, index, task.build_network)
-        self.bars = Bars()
         self.failures = Failures(console, task.name, options.fail_fast)
         self.gathers = task.gathers(**self.task_options)
         self.side = task.side(**self.task_options)
@@ -81,7 +80,7 @@ class Runner:
         ahead: Future[Picture | None] | None = None
         small = bool(jobs) and self._is_small(jobs[0])
         with (
-            bars(self.console, len(jobs)) as self.bars,
+            Bars(self.console, len(jobs)) as self.bars,
             ThreadPoolExecutor(1) as reader,
             Saver(self.options) as saver,
         ):

@@ -20,7 +20,7 @@ import pytest
 from conftest import picture
 
 from pmavae_cli.console import Console
-from pmavae_cli.progress import bars
+from pmavae_cli.progress import Bars
 
 # A task whose pictures end when the test says so.
 STEPS = """
@@ -189,7 +189,7 @@ def test_where_there_is_a_bar_and_in_what(
         monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     console = Console(quiet="-q" in arguments)
-    with bars(console, 3) as both:
+    with Bars(console, 3) as both:
         both.done(1)
         with both.picture("[odd] \x1b name.png") as report:
             report(1, 3, "[note]")
@@ -202,6 +202,6 @@ def test_where_there_is_a_bar_and_in_what(
 
 
 def test_no_bar_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with bars(Console(), 3) as both, both.picture("a.png") as report:
+    with Bars(Console(), 3) as both, both.picture("a.png") as report:
         report(1, 3)
     assert capsys.readouterr().err == ""

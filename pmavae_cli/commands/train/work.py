@@ -40,7 +40,7 @@ from pmavae.training.validation import preview, save_grid, score
 from pmavae_cli.commands.train.data import LabelledData, TrainingData, TrainingOptions, prepare_data
 from pmavae_cli.console import Console, print_table
 from pmavae_cli.plugin_manager import Registry
-from pmavae_cli.progress import Display, span
+from pmavae_cli.progress import TrainingDisplay, span
 from pmavae_cli.run.models import choose_device
 from pmavae_cli.run.weights import find_weights
 
@@ -222,7 +222,7 @@ class _Session:
         speaks = self.processes.is_main
         with (
             Recorder(self.folder.path, writes=speaks) as recorder,
-            Display(self.console, speaks, progress) as display,
+            TrainingDisplay(self.console, speaks, progress) as display,
         ):
             if resume_from is not None:
                 display.say(f"continuing {resume_from}")
@@ -282,7 +282,7 @@ class _Session:
         self.processes.share([*trainer.model.state_dict().values(), *trainer.average.state_dict().values()])
         return trainer, elapsed
 
-    def _save(self, trainer: Trainer, recorder: Recorder, display: Display) -> None:
+    def _save(self, trainer: Trainer, recorder: Recorder, display: TrainingDisplay) -> None:
         numbers = trainer.numbers | {"elapsed": self.elapsed + time.monotonic() - self.began}
         path = save_checkpoint(
             self.folder.checkpoints, trainer.state, numbers, self._weights_id(trainer), self.options.keep
@@ -296,7 +296,7 @@ class _Session:
         told = ", ".join(f"{TITLES.get(name, name)} {value:.4g}" for name, value in scores.items())
         display.say(f"saved {path}: {told} on validation")
 
-    def _export(self, trainer: Trainer, display: Display) -> None:
+    def _export(self, trainer: Trainer, display: TrainingDisplay) -> None:
         # Not save_pretrained: the run's config.json is that of the training.
         average = trainer.average
         path = save_folder(self.folder.path, average.state_dict(), average.config, self._weights_id(trainer))
