@@ -25,8 +25,9 @@ MAX_PIXELS = 2**28 // 3  # beyond it Pillow warns of a decompression bomb
 # What reading a picture out of a tar raises where that is damaged.
 DAMAGED_TAR = (tarfile.TarError, EOFError, zlib.error, OSError)
 
-_SIXTEEN_BITS = frozenset(("I;16", "I;16L", "I;16B", "I;16N", "I"))
-_MODES = _SIXTEEN_BITS | {"1", "L", "LA", "RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr"}
+# Pillow's names of the kinds of pixels that are read.
+GREY_MODES = frozenset(("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"))
+COLOUR_MODES = frozenset(("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "HSV"))
 
 # What Pillow raises for a file that is damaged, as its own fuzz test has it.
 UNREADABLE = (
@@ -39,23 +40,12 @@ UNREADABLE = (
     Image.DecompressionBombError,
 )
 
-# What turns a picture upright, by its EXIF orientation.
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 _Any = TypeVar("_Any", bound=np.generic)
 
 
 def upright(pixels: NDArray[_Any], orientation: int) -> NDArray[_Any]:
     """(H, W) or (H, W, C) turned by its EXIF orientation; one that is not from 2 to 8 changes nothing."""
-    if orientation not in TURNS:
+    if orientation not in range(2, 9):
         return pixels
     found: NDArray[_Any] = np.swapaxes(pixels, 0, 1) if orientation >= 5 else pixels
     if orientation in (3, 4, 7, 8):
@@ -63,6 +53,12 @@ def upright(pixels: NDArray[_Any], orientation: int) -> NDArray[_Any]:
     if orientation in (2, 3, 6, 7):
         found = found[:, ::-1]
     return np.ascontiguousarray(found)
+
+
+def without_low_bits(image: Image.Image) -> Image.Image:
+    """Greys of 16 bits, which Pillow would not round but cut off, as ones of 8."""
+    values = np.asarray(image).astype(np.float32).clip(0, 65535)
+    return Image.fromarray((values / 257).round().astype(np.uint8))
 
 
 def picture_size(stream: IO[bytes], name: str) -> tuple[int, int]:
@@ -81,19 +77,16 @@ def decode_rgb(stream: IO[bytes], name: str) -> NDArray[np.uint8]:
     Raises ImageError as `picture_size` does, and for pixels that are damaged or of an unusual kind.
     """
     with refusing(name), _open(stream, name) as file:
-        if file.mode not in _MODES:
+        if file.mode not in GREY_MODES | COLOUR_MODES:
             raise ImageError(f"{name} has pixels of kind {file.mode}: convert it to 8-bit RGB")
         file.load()
         image: Image.Image = file
-        if turn := TURNS.get(_orientation(file)):
-            image = image.transpose(turn)
-        if image.mode in _SIXTEEN_BITS:
-            values = np.asarray(image).astype(np.float32).clip(0, 65535)
-            image = Image.fromarray((values / 257).round().astype(np.uint8))
+        if image.mode.startswith("I"):
+            image = without_low_bits(image)
         if image.has_transparency_data:
             colours = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
-        return np.asarray(image.convert("RGB"))
+        return upright(np.asarray(image.convert("RGB")), _orientation(file))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""PNG and TIFF files with 16 bits a channel, which Pillow reads and writes with 8, and files strip by strip.
+"""PNG and TIFF files with 16 bits a channel, which Pillow reads and writes with 8.
 
 PNG files with 8 bits are written here too, in less memory. TIFF files with 8 bits are read and written here:
 of a damaged one Pillow's library writes to stderr by itself, and Pillow's writer fails where EXIF has
@@ -17,11 +17,10 @@ from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, TiffTags
 
-from pmavae.errors import ImageError
 from pmavae.images.pixels import Pixels
+from pmavae_cli.images.metadata import Extras
 
 logging.getLogger("imagecodecs").addHandler(logging.NullHandler())  # what it warns of is no use to a user
 
@@ -33,7 +32,8 @@ _DEFLATE, _DIFFERENCES = 8, 2
 _LENGTHS, _OFFSETS = 279, 273  # of strips
 _CLASSIC, _BIG = b"II*\0\0\0\0\0", b"II+\0\x08\0\0\0\0\0\0\0\0\0\0\0"
 _STRIP_BYTES = 1 << 20  # of a TIFF file, so that a reader need not hold all of it
-XMP, ICC = 700, 34675  # tags of TIFF
+MOST = 2**32 - 2**24  # bytes of pixels beyond which the places in a TIFF file take 64 bits: BigTIFF
+_XMP, _ICC = 700, 34675  # tags of TIFF
 
 
 def bits_of(image: Image.Image) -> int:
@@ -96,30 +96,28 @@ def _parted(found: Pixels, fourth: int) -> tuple[Pixels, Pixels | None]:
     return colours, alpha
 
 
-def png_bytes(
-    pixels: NDArray[np.uint8] | NDArray[np.uint16], profile: bytes, exif: bytes, xmp: bytes
-) -> bytes:
-    """A PNG file: (H, W, C) with 1 to 4 channels; profile, EXIF and XMP where they are not empty.
+def png_bytes(pixels: Pixels, extras: Extras) -> bytes:
+    """A PNG file: (H, W, C), uint8 or uint16, with 1 to 4 channels.
 
     Of a picture with 8 bits too, without the copies of the whole that Pillow makes.
     """
     squeezed = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     data = bytes(imagecodecs.png_encode(squeezed, level=6))
-    chunks = png_metadata(profile, exif, xmp)
+    chunks = png_metadata(extras)
     if not chunks:
         return data
     return data[:_PNG_HEADER_END] + chunks + data[_PNG_HEADER_END:]
 
 
-def png_metadata(profile: bytes, exif: bytes, xmp: bytes) -> bytes:
-    """The chunks of a PNG file that hold what of the three is not empty."""
+def png_metadata(extras: Extras) -> bytes:
+    """The chunks of a PNG file that hold them."""
     chunks = b""
-    if profile:
-        chunks += png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
-    if exif:
-        chunks += png_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    if xmp:
-        chunks += png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+    if extras.profile:
+        chunks += png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(extras.profile))
+    if extras.exif:
+        chunks += png_chunk(b"eXIf", extras.exif.removeprefix(b"Exif\0\0"))
+    if extras.xmp:
+        chunks += png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + extras.xmp)
     return chunks
 
 
@@ -128,44 +126,57 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def tiff_bytes(
-    pixels: NDArray[np.uint8] | NDArray[np.uint16], profile: bytes, exif: bytes, xmp: bytes
-) -> bytes:
-    """A TIFF file, deflated: (H, W, C) of 8 or 16 bits, with 1 to 4 channels; otherwise as `png_bytes`.
-
-    Raises ImageError beyond the 4 GB that it can hold.
-    """
-    rows = tiff_rows(pixels.shape[1] * pixels.shape[2] * pixels.itemsize)
-    strips = [tiff_strip(pixels[top : top + rows]) for top in range(0, len(pixels), rows)]
-    lengths = [*map(len, strips)]
-    if sum(lengths) >= 2**32 - 2**20:
-        raise ImageError("a TIFF file cannot hold so large a picture: choose another format")
-    return b"".join((tiff_head(pixels.shape, pixels.dtype, rows, lengths, profile, exif, xmp), *strips))
+def tiff_bytes(pixels: Pixels, extras: Extras) -> bytes:
+    """A TIFF file, deflated: (H, W, C), uint8 or uint16, with 1 to 4 channels."""
+    stream = io.BytesIO()
+    write_tiff(stream, iter((pixels,)), pixels.shape, pixels.dtype, extras)
+    return stream.getvalue()
 
 
-def tiff_rows(row_bytes: int) -> int:
-    """The rows of a strip of a TIFF file."""
-    return max(1, _STRIP_BYTES // row_bytes)
+def write_tiff(
+    stream: BinaryIO, strips: Iterator[Pixels], shape: tuple[int, ...], kind: np.dtype[Any], extras: Extras
+) -> None:
+    """Strips (h, W, C) of a picture of this shape, (H, W, C), and kind, as `tiff_bytes`.
 
-
-def tiff_head(
-    shape: tuple[int, ...],
-    kind: np.dtype[Any],
-    rows: int,
-    lengths: Sequence[int],
-    profile: bytes,
-    exif: bytes,
-    xmp: bytes,
-    big: bool = False,
-) -> bytes:
-    """What precedes the strips of a TIFF file: (H, W, C), uint8 or uint16, strips of so many rows and bytes.
-
-    big: as BigTIFF, which holds more than 4 GB.
+    The stream is seekable.
     """
     height, width, channels = shape
+    rows = max(1, _STRIP_BYTES // (width * channels * kind.itemsize))
+    # How long the head is does not depend on the lengths in it, which are known only at the end.
+    start = len(_tiff_head(shape, kind, rows, [0] * -(-height // rows), extras))
+    stream.seek(start)
+    lengths = [stream.write(_tiff_strip(strip)) for strip in of_height(strips, rows)]
+    stream.seek(0)
+    stream.write(_tiff_head(shape, kind, rows, lengths, extras))
+    stream.seek(start + sum(lengths))
+
+
+def of_height(strips: Iterator[Pixels], height: int) -> Iterator[Pixels]:
+    """The same rows in strips of one height, but for the last."""
+    waiting: list[Pixels] = []
+    count = 0
+    for strip in strips:
+        top = 0
+        while count + len(strip) - top >= height:
+            end = top + height - count
+            yield np.concatenate((*waiting, strip[top:end])) if waiting else strip[top:end]
+            waiting, count, top = [], 0, end
+        if top < len(strip):
+            waiting.append(strip[top:])
+            count += len(strip) - top
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def _tiff_head(
+    shape: tuple[int, ...], kind: np.dtype[Any], rows: int, lengths: Sequence[int], extras: Extras
+) -> bytes:
+    """What precedes strips of so many rows and bytes."""
+    height, width, channels = shape
+    big = height * width * channels * kind.itemsize > MOST
     directory = TiffImagePlugin.ImageFileDirectory_v2(_BIG if big else _CLASSIC)
     carried = Image.Exif()
-    carried.load(exif)
+    carried.load(extras.exif)
     for tag in carried:
         directory[tag] = carried.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else carried[tag]
     directory[256], directory[257] = width, height
@@ -180,157 +191,18 @@ def tiff_head(
     directory[_SAMPLE_FORMAT] = (1,) * channels
     if channels in (2, 4):
         directory[_EXTRA] = (_STRAIGHT,)
-    if profile:
-        directory.tagtype[ICC] = TiffTags.UNDEFINED
-        directory[ICC] = profile
-    if xmp:
-        directory.tagtype[XMP] = TiffTags.BYTE
-        directory[XMP] = xmp
+    for tag, kind_of_tag, data in (
+        (_ICC, TiffTags.UNDEFINED, extras.profile),
+        (_XMP, TiffTags.BYTE, extras.xmp),
+    ):
+        if data:
+            directory.tagtype[tag], directory[tag] = kind_of_tag, data
     stream = io.BytesIO()
     directory.save(stream)
     return stream.getvalue()
 
 
-def tiff_strip(rows: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+def _tiff_strip(rows: Pixels) -> bytes:
     """Rows as differences along them, which compress well, deflated."""
     differences = np.diff(rows, axis=1, prepend=np.zeros_like(rows[:, :1]))  # modulo 256 or 65536
     return zlib.compress(differences.astype(differences.dtype.newbyteorder("<"), copy=False).tobytes())
-
-
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_COLOUR_TYPES = {1: 0, 3: 2}
-_LEVEL = 6  # of zlib
-_LEAST = 1 << 16  # bytes of a chunk of pixels
-_SUB, _UP, _PAETH = 1, 2, 4  # how a row may be told from its neighbours
-
-
-def write_png(
-    stream: BinaryIO,
-    strips: Iterator[Pixels],
-    size: tuple[int, int],
-    kind: np.dtype[np.generic],
-    channels: int,
-    profile: bytes,
-    exif: bytes,
-    xmp: bytes,
-) -> None:
-    """Strips (h, W, 1 or 3) of uint8 or uint16, which is `kind`, as a file; size: width and height."""
-    header = struct.pack(">IIBBBBB", *size, 8 * kind.itemsize, _COLOUR_TYPES[channels], 0, 0, 0)
-    stream.write(_SIGNATURE + png_chunk(b"IHDR", header) + png_metadata(profile, exif, xmp))
-    packer, waiting = zlib.compressobj(_LEVEL), bytearray()
-    above = np.zeros(size[0] * channels * kind.itemsize, np.uint8)
-    for strip in strips:
-        rows = np.ascontiguousarray(strip, kind.newbyteorder(">")).view(np.uint8).reshape(len(strip), -1)
-        waiting += packer.compress(_filtered(rows, above, channels * kind.itemsize))
-        above = rows[-1].copy()
-        if len(waiting) >= _LEAST:
-            stream.write(png_chunk(b"IDAT", bytes(waiting)))
-            waiting.clear()
-    stream.write(png_chunk(b"IDAT", bytes(waiting) + packer.flush()) + png_chunk(b"IEND", b""))
-
-
-def _filtered(rows: NDArray[np.uint8], above: NDArray[np.uint8], step: int) -> bytes:
-    """Rows (h, n) after the row above them, each by the filter whose differences are smallest.
-
-    step: bytes of a pixel. The heuristic is that of the PNG specification, section 12.7.
-    """
-    up = np.concatenate((above[None], rows[:-1]))
-    left, corner = np.zeros_like(rows), np.zeros_like(rows)
-    left[:, step:], corner[:, step:] = rows[:, :-step], up[:, :-step]
-    kinds = np.array((_SUB, _UP, _PAETH), np.uint8)
-    ways = np.stack((rows - left, rows - up, rows - _paeth(left, up, corner)))
-    costs = np.abs(ways.view(np.int8).astype(np.int16)).sum(2, dtype=np.int64)
-    best = costs.argmin(0)
-    found = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
-    found[:, 0] = kinds[best]
-    found[:, 1:] = ways[best, np.arange(len(rows))]
-    return found.tobytes()
-
-
-def _paeth(left: NDArray[np.uint8], up: NDArray[np.uint8], corner: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Of the three neighbours the one that is nearest to left + up - corner."""
-    over, beside = up.astype(np.int16) - corner, left.astype(np.int16) - corner
-    to_left, to_up, to_corner = np.abs(over), np.abs(beside), np.abs(over + beside)
-    second = np.where(to_up <= to_corner, up, corner)
-    return np.where((to_left <= to_up) & (to_left <= to_corner), left, second)
-
-
-MOST = 2**32 - 2**24  # bytes of pixels beyond which the places in a file take 64 bits: BigTIFF
-
-
-def write_tiff(
-    stream: BinaryIO,
-    strips: Iterator[Pixels],
-    size: tuple[int, int],
-    kind: np.dtype[np.generic],
-    channels: int,
-    profile: bytes,
-    exif: bytes,
-    xmp: bytes,
-    rows: int,
-) -> None:
-    """Strips of so many rows, (rows, W, 1 or 3) of uint8 or uint16, which is `kind`, as a deflated file.
-
-    The last strip may have fewer rows. size: width and height. The stream is seekable.
-    """
-    width, height = size
-    big = width * height * channels * kind.itemsize > MOST
-
-    def head(lengths: list[int]) -> bytes:
-        return tiff_head((height, width, channels), kind, rows, lengths, profile, exif, xmp, big)
-
-    # How long the head is does not depend on the lengths in it, which are known only at the end.
-    start = len(head([0] * -(-height // rows)))
-    stream.seek(start)
-    lengths = [stream.write(tiff_strip(strip)) for strip in strips]
-    stream.seek(0)
-    stream.write(head(lengths))
-    stream.seek(start + sum(lengths))
-
-
-BLOCK = 8  # px: pixels are coded in squares of it, as no channel is halved
-_MOST_BLOCKS = 65_535  # between two restart markers
-_MOST_ROWS = 128
-_START_OF_FRAME, _START_OF_SCAN, _RESTART_INTERVAL, _RESTART = 0xC0, 0xDA, 0xDD, 0xD0
-_END = b"\xff\xd9"
-
-
-def jpeg_rows(width: int) -> int:
-    """The rows that each strip but the last has to have."""
-    return min(_MOST_ROWS, _MOST_BLOCKS // -(-width // BLOCK) * BLOCK)
-
-
-def write_jpeg(
-    stream: BinaryIO, strips: Iterator[Pixels], size: tuple[int, int], settings: dict[str, Any]
-) -> None:
-    """Strips of `jpeg_rows` rows, (h, W, 1 or 3) uint8, as a file; size: width and height.
-
-    settings: what Pillow's writer takes, with subsampling 0.
-    """
-    width, height = size
-    interval = -(-width // BLOCK) * jpeg_rows(width) // BLOCK
-    plain = {key: settings[key] for key in ("quality", "subsampling")}
-    for number, strip in enumerate(strips):
-        image = Image.fromarray(strip[..., 0] if strip.shape[2] == 1 else strip)
-        coded = io.BytesIO()
-        image.save(coded, "JPEG", **(plain if number else settings))
-        head, scan = _head_and_scan(coded.getvalue(), height, interval)
-        stream.write(bytes((0xFF, _RESTART + (number - 1) % 8)) if number else head)
-        stream.write(scan)
-    stream.write(_END)
-
-
-def _head_and_scan(data: bytes, height: int, interval: int) -> tuple[bytes, bytes]:
-    """The head of a file, with the height of the whole and the restart interval in it, and what is coded."""
-    head, place = bytearray(data[:2]), 2
-    while True:
-        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
-        segment = bytearray(data[place : place + 2 + length])
-        if marker == _START_OF_FRAME:
-            segment[5:7] = struct.pack(">H", height)  # after the marker, the length and the bits of a channel
-        if marker == _START_OF_SCAN:
-            head += struct.pack(">BBHH", 0xFF, _RESTART_INTERVAL, 4, interval)
-        head += segment
-        place += len(segment)
-        if marker == _START_OF_SCAN:
-            return bytes(head), data[place : -len(_END)]

@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from pmavae.config import MIN_SIZE
@@ -19,9 +19,9 @@ from pmavae.errors import ImageError
 from pmavae.files.latent_file import MAX_SIZE
 from pmavae.images.pixels import STRIP, Pixels
 from pmavae.images.reading import UNREADABLE
-from pmavae_cli.images.icc import is_sound, to_srgb
-from pmavae_cli.images.metadata import pack
-from pmavae_cli.images.reading import Picture, TooLargeError, metadata_of, millions, xmp_of
+from pmavae_cli.images.icc import to_srgb
+from pmavae_cli.images.metadata import carry, extras_of
+from pmavae_cli.images.reading import Picture, TooLargeError, damaged, millions, own_profile
 
 if TYPE_CHECKING:
     import pyvips
@@ -49,27 +49,20 @@ def open_large(place: bytes | Path, name: str, found: TooLargeError) -> Picture:
     if found.pixels > MAX_PIXELS:
         raise ImageError(f"{has}: make it smaller first, to {millions(MAX_PIXELS)} million at most")
     try:
-        with warnings.catch_warnings(), _stream(place) as stream:
+        with (
+            warnings.catch_warnings(),
+            io.BytesIO(place) if isinstance(place, bytes) else place.open("rb") as stream,
+        ):
             warnings.simplefilter("ignore")
-            kind = _CLASSES.get(stream.read(4)) or _CLASSES.get(_start(stream, 3))
+            first_bytes = stream.read(4)
+            kind = _CLASSES.get(first_bytes) or _CLASSES.get(first_bytes[:3])
             if kind is None:
                 raise ImageError(f"{has}: of its format only smaller ones are read; convert it to TIFF first")
             stream.seek(0)
             with kind(stream) as image:
                 return _opened(image, place, name, has)
     except (*UNREADABLE, UnidentifiedImageError) as reason:
-        raise ImageError(
-            f"{name} is damaged or truncated ({reason}): copy it again from where it came"
-        ) from None
-
-
-def _stream(place: bytes | Path) -> BinaryIO:
-    return io.BytesIO(place) if isinstance(place, bytes) else place.open("rb")
-
-
-def _start(stream: BinaryIO, length: int) -> bytes:
-    stream.seek(0)
-    return stream.read(length)
+        raise damaged(name, reason) from None
 
 
 def _opened(image: ImageFile, place: bytes | Path, name: str, has: str) -> Picture:
@@ -83,12 +76,12 @@ def _opened(image: ImageFile, place: bytes | Path, name: str, has: str) -> Pictu
             f"{name} is {width}×{height} px, and both sides must be from {MIN_SIZE} to {MAX_SIZE} px: "
             "cut it first"
         )
-    late = image.format == "PNG" and "exif" not in image.info  # or none at all: it would be behind the pixels
-    orientation, exif = (1, b"") if late else metadata_of(image)
+    # EXIF data of a PNG file that have not been met yet lie behind the pixels, if they are there at all.
+    orientation, extras = extras_of(image, with_exif=image.format != "PNG" or "exif" in image.info)
     if orientation in range(3, 9):
         raise ImageError(f"{has}, and its EXIF orientation turns them: turn the pixels first (vips autorot)")
     rows = Rows(place, name, image.format or "", mirrored=orientation == 2)
-    notes = []
+    notes: list[str] = []
     with suppress(*UNREADABLE):
         if (frames := getattr(image, "n_frames", 1)) > 1:
             notes.append(f"the first of its {frames} frames is used")
@@ -96,29 +89,9 @@ def _opened(image: ImageFile, place: bytes | Path, name: str, has: str) -> Pictu
         notes.append("so large a picture is read without its transparency")
     if image.info.get("progressive") or image.info.get("interlace"):
         notes.append("it is progressive or interlaced, so all of it is in memory while it is read")
-    carried: dict[str, str] = {}
-    if rows.dtype.itemsize == 2:
-        carried["depth"] = "16"
-    if rows.grey:
-        carried["mode"] = "L"
-    profile: bytes = image.info.get("icc_profile") or b""
-    if profile[16:20] == (b"GRAY" if rows.grey else b"RGB "):
-        if is_sound(profile, 1 if rows.grey else 3):
-            carried["icc"] = pack(profile)
-            rows.profile = profile
-        else:
-            notes.append("its colour profile is damaged and is left out")
-    if exif:
-        carried["exif"] = pack(exif)
-    if xmp := xmp_of(image):
-        carried["xmp"] = pack(xmp)
+    rows.profile = own_profile(extras.profile, rows.grey, notes)
+    carried = carry(rows.dtype, rows.grey, extras._replace(profile=rows.profile))
     return Picture(None, carried, tuple(notes), rows=rows)
-
-
-def is_large(width: int, height: int) -> bool:
-    """Whether a picture of this size is read and written by strips."""
-    limit = Image.MAX_IMAGE_PIXELS
-    return limit is not None and width * height > limit
 
 
 LOADERS = {"JPEG": "jpegload", "PNG": "pngload", "TIFF": "tiffload"}
@@ -193,9 +166,7 @@ class Rows:
             return step()
         except pyvips.Error as reason:
             said = str(reason.detail).strip().splitlines() or ["libvips cannot read it"]
-            raise ImageError(
-                f"{self.name} is damaged or truncated ({said[0].strip()}): copy it again from where it came"
-            ) from None
+            raise damaged(self.name, said[0].strip()) from None
 
 
 def _opener(place: bytes | Path, format: str) -> Callable[[], pyvips.Image]:

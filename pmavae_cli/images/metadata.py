@@ -14,17 +14,95 @@ is given this form as soon as it is read, so that a detour through a latent file
 from __future__ import annotations
 
 import io
+import re
+import struct
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from PIL.ExifTags import Base
 
 from pmavae.errors import ImageError
-from pmavae.images.pixels import Pixels, eight_bits
+from pmavae.images.pixels import Pixels, eight_bits, sixteen_bits
+from pmavae.images.reading import UNREADABLE
 
 METADATA = frozenset(("exif", "xmp"))  # what --metadata strip leaves out
 HEADER_BUDGET = 900_000  # characters; the header of a latent file ends at 1 MiB
+_NO_EXIF = Image.Exif().tobytes()
+# The first directory of EXIF is that of TIFF, where these tags tell of the picture and the others
+# of the layout of the file it came in, which does not describe the output.
+_LAYOUT = range(254, 533)
+_DESCRIPTION = frozenset(
+    (
+        Base.DocumentName,
+        Base.ImageDescription,
+        Base.Make,
+        Base.Model,
+        Base.XResolution,
+        Base.YResolution,
+        Base.ResolutionUnit,
+        Base.Software,
+        Base.DateTime,
+        Base.Artist,
+        Base.HostComputer,
+    )
+)
+_XMP_ORIENTATION = (
+    re.compile(rb"(tiff:Orientation\s*=\s*[\"'])[1-8]([\"'])"),
+    re.compile(rb"(<tiff:Orientation>\s*)[1-8](\s*<)"),
+)
+_OTHER_METADATA = frozenset((700, 33723, 34377, 34675))  # XMP, IPTC, Photoshop and ICC in a TIFF file
+
+
+class Extras(NamedTuple):
+    """What a picture file holds beside its pixels; what is empty is not there."""
+
+    profile: bytes = b""
+    exif: bytes = b""
+    xmp: bytes = b""
+
+
+def extras_of(image: Image.Image, with_exif: bool = True) -> tuple[int, Extras]:
+    """The orientation tag, and what else an open file holds, but for what describes the file itself.
+
+    EXIF data and XMP packet then say no other orientation. EXIF data that cannot be parsed are no reason to
+    refuse the pixels, and none are looked for without `with_exif`.
+    """
+    found = image.info.get("xmp") or b""
+    xmp: bytes = found.encode() if isinstance(found, str) else bytes(found)
+    for pattern in _XMP_ORIENTATION:
+        xmp = pattern.sub(rb"\g<1>1\g<2>", xmp)
+    orientation, exif = _exif_of(image) if with_exif else (1, b"")
+    return orientation, Extras(image.info.get("icc_profile") or b"", exif, xmp)
+
+
+def _exif_of(image: Image.Image) -> tuple[int, bytes]:
+    try:
+        exif = image.getexif()
+        orientation = exif.get(Base.Orientation, 1)
+        for tag in list(exif):
+            if (tag in _LAYOUT and tag not in _DESCRIPTION) or tag in _OTHER_METADATA:
+                del exif[tag]
+        # Directories within it, such as GPS, count as well, and are not among its own tags.
+        data = exif.tobytes()
+        return orientation, data if len(data) > len(_NO_EXIF) else b""
+    except (*UNREADABLE, KeyError, TypeError, struct.error):
+        return 1, b""
+
+
+def carry(kind: np.dtype[Any], grey: bool, extras: Extras, alpha: Pixels | None = None) -> dict[str, str]:
+    """The map of a picture that was read with these bits and with this transparency, (H, W)."""
+    found = {
+        "depth": "16" if kind == np.uint16 else "",
+        "mode": "L" if grey else "",
+        "icc": pack(extras.profile),
+        "alpha": "" if alpha is None else pack_alpha(alpha),
+        "exif": pack(extras.exif),
+        "xmp": pack(extras.xmp),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def pack(data: bytes) -> str:
@@ -59,6 +137,15 @@ def unpack_alpha(carried: Mapping[str, str]) -> Pixels | None:
             return np.asarray(alpha if alpha.mode == "I;16" else alpha.convert("L"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         raise ImageError("the alpha that the latents carry is damaged: encode the picture again") from None
+
+
+def fit_alpha(alpha: Pixels, width: int, height: int, dtype: np.dtype[Any]) -> Pixels:
+    """Transparency (H, W) for a picture of another size, by Lanczos, or of other bits."""
+    if alpha.shape != (height, width):
+        most = np.iinfo(alpha.dtype).max
+        image = Image.fromarray(alpha.astype(np.float32)).resize((width, height), Image.Resampling.LANCZOS)
+        alpha = np.asarray(image).round().clip(0, most).astype(alpha.dtype)
+    return eight_bits(alpha) if dtype == np.uint8 else sixteen_bits(alpha)
 
 
 def fit_header(carried: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

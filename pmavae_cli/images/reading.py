@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import struct
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,44 +12,15 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
-from PIL.ExifTags import Base
 
 from pmavae.config import MIN_SIZE
 from pmavae.errors import ImageError
-from pmavae.images.pixels import STEP, Pixels, RowSource, eight_bits, luma, strips
-from pmavae.images.reading import UNREADABLE, upright
+from pmavae.images.pixels import Pixels, RowSource, eight_bits, luma, strips
+from pmavae.images.reading import COLOUR_MODES, GREY_MODES, UNREADABLE, upright, without_low_bits
 from pmavae_cli.images.codecs import bits_of, is_read_here, read_channels
 from pmavae_cli.images.formats import READABLE, READABLE_NAMES, starts_like_a_picture
 from pmavae_cli.images.icc import is_sound, to_srgb
-from pmavae_cli.images.metadata import pack, pack_alpha, unpack_alpha
-from pmavae_cli.images.transparency import fill_hidden
-
-_GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I"})
-_COLOUR = frozenset({"RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "HSV"})
-_NO_EXIF = Image.Exif().tobytes()
-# The first directory of EXIF is that of TIFF, where these tags tell of the picture and the others
-# of the layout of the file it came in, which does not describe the output.
-_LAYOUT = range(254, 533)
-_DESCRIPTION = frozenset(
-    (
-        Base.DocumentName,
-        Base.ImageDescription,
-        Base.Make,
-        Base.Model,
-        Base.XResolution,
-        Base.YResolution,
-        Base.ResolutionUnit,
-        Base.Software,
-        Base.DateTime,
-        Base.Artist,
-        Base.HostComputer,
-    )
-)
-_XMP_ORIENTATION = (
-    re.compile(rb"(tiff:Orientation\s*=\s*[\"'])[1-8]([\"'])"),
-    re.compile(rb"(<tiff:Orientation>\s*)[1-8](\s*<)"),
-)
-_OTHER_METADATA = frozenset((700, 33723, 34377, 34675))  # XMP, IPTC, Photoshop and ICC in a TIFF file
+from pmavae_cli.images.metadata import carry, extras_of, unpack_alpha
 
 
 class TooLargeError(ImageError):
@@ -81,6 +51,12 @@ def millions(pixels: int) -> int:
     return pixels // 1_000_000
 
 
+def is_large(width: int, height: int) -> bool:
+    """Whether a picture of this size is read and written by strips."""
+    limit = Image.MAX_IMAGE_PIXELS
+    return limit is not None and width * height > limit
+
+
 @dataclass(frozen=True)
 class Picture:
     """The first frame of a picture file, upright."""
@@ -108,7 +84,7 @@ def read_picture(stream: BinaryIO, name: str) -> Picture:
         raise TooLargeError.of(name, reason) from None
     except UnidentifiedImageError:
         if starts_like_a_picture(first_bytes):
-            raise ImageError(f"{name} is damaged or truncated: copy it again from where it came") from None
+            raise damaged(name) from None
         raise ImageError(
             f"{name} is neither a picture ({READABLE_NAMES}) nor a latent file: "
             "convert it to one of these first"
@@ -116,9 +92,13 @@ def read_picture(stream: BinaryIO, name: str) -> Picture:
     except MemoryError:
         raise ImageError(f"{name} needs more memory than there is: make it smaller first") from None
     except UNREADABLE as reason:
-        raise ImageError(
-            f"{name} is damaged or truncated ({reason}): copy it again from where it came"
-        ) from None
+        raise damaged(name, reason) from None
+
+
+def damaged(name: str, reason: object = None) -> ImageError:
+    """That a file is, and why where that is known."""
+    why = "" if reason is None else f" ({reason})"
+    return ImageError(f"{name} is damaged or truncated{why}: copy it again from where it came")
 
 
 def read_mask(stream: BinaryIO, name: str) -> NDArray[np.uint8]:
@@ -137,7 +117,7 @@ def _convert(image: Image.Image, stream: BinaryIO, name: str) -> Picture:
             f"{name} is {image.width}×{image.height} px, and both sides must be at least {MIN_SIZE} px: "
             "make it larger first"
         )
-    if image.mode not in _GREY | _COLOUR:
+    if image.mode not in GREY_MODES | COLOUR_MODES:
         raise ImageError(f"{name} has pixels of kind {image.mode}: convert it to 8-bit RGB first")
     notes = []
     frames = getattr(image, "n_frames", 1)
@@ -147,50 +127,46 @@ def _convert(image: Image.Image, stream: BinaryIO, name: str) -> Picture:
     plain = is_read_here(image, stream)
     if not plain or image.format != "TIFF":
         image.load()  # some metadata of a PNG file come after its pixels
-    carried: dict[str, str] = {}
     tables = getattr(image, "quantization", None)
-    profile: bytes = image.info.get("icc_profile") or b""
-    orientation, exif = metadata_of(image)
-    xmp = xmp_of(image)
+    orientation, extras = extras_of(image)
     if plain:
         colours, alpha = read_channels(image, stream)
     else:
         if image.mode.startswith("I") or bits_of(image) > 8:
             notes.append("it has more than 8 bits a channel, of which 8 are used")
         if image.mode == "CMYK":
-            image, profile = _from_cmyk(image, profile), b""
+            image, extras = _from_cmyk(image, extras.profile), extras._replace(profile=b"")
         colours, alpha = _eight(image)
-    if colours.dtype == np.uint16:
-        carried["depth"] = "16"
     colours = upright(colours, orientation)
     alpha = None if alpha is None else upright(alpha, orientation)
     grey = colours.shape[2] == 1
-    if grey:
-        carried["mode"] = "L"
-    # A profile of greys describes greys only, one of colours only colours.
-    if profile[16:20] == (b"GRAY" if grey else b"RGB "):
-        if is_sound(profile, colours.shape[2]):
-            carried["icc"] = pack(profile)
-            colours = to_srgb(colours, profile)
-        else:
-            notes.append("its colour profile is damaged and is left out")
+    extras = extras._replace(profile=own_profile(extras.profile, grey, notes))
+    carried = carry(colours.dtype, grey, extras, alpha)
+    if extras.profile:
+        colours = to_srgb(colours, extras.profile)
     if colours.shape[2] == 1:
         colours = colours.repeat(3, axis=2)
     if alpha is not None:
-        carried["alpha"] = pack_alpha(alpha)
         colours = fill_hidden(colours, alpha)
-    if exif:
-        carried["exif"] = pack(exif)
-    if xmp:
-        carried["xmp"] = pack(xmp)
     return Picture(colours, carried, tuple(notes), tables or None)
+
+
+def own_profile(profile: bytes, grey: bool, notes: list[str]) -> bytes:
+    """The profile that a picture's colours are in; empty for sRGB, and with a note for a damaged one."""
+    # A profile of greys describes greys only, one of colours only colours.
+    if profile[16:20] != (b"GRAY" if grey else b"RGB "):
+        return b""
+    if not is_sound(profile, 1 if grey else 3):
+        notes.append("its colour profile is damaged and is left out")
+        return b""
+    return profile
 
 
 def _eight(image: Image.Image) -> tuple[Pixels, Pixels | None]:
     """The channels of a loaded picture, (H, W, 3) or (H, W, 1), and its transparency."""
     if image.mode.startswith("I"):
-        image = _eight_bits(image)
-    grey, transparent = image.mode in _GREY, image.has_transparency_data
+        image = without_low_bits(image)
+    grey, transparent = image.mode in GREY_MODES, image.has_transparency_data
     colours = np.empty((image.height, image.width, 1 if grey else 3), np.uint8)
     alpha = np.empty((image.height, image.width), np.uint8) if transparent else None
     # Pillow would make several copies of the whole.
@@ -202,11 +178,6 @@ def _eight(image: Image.Image) -> tuple[Pixels, Pixels | None]:
         plain = np.asarray(part.convert("L" if grey else "RGB"))
         colours[rows] = plain[..., None] if grey else plain
     return colours, alpha
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.float32).clip(0, 65535)
-    return Image.fromarray((values / STEP).round().astype(np.uint8))
 
 
 def _from_cmyk(image: Image.Image, profile: bytes) -> Image.Image:
@@ -224,28 +195,48 @@ def _from_cmyk(image: Image.Image, profile: bytes) -> Image.Image:
     return image.convert("RGB")
 
 
-def xmp_of(image: Image.Image) -> bytes:
-    """The XMP packet, which says as well that the picture is upright."""
-    found = image.info.get("xmp") or b""
-    packet: bytes = found.encode() if isinstance(found, str) else bytes(found)
-    for pattern in _XMP_ORIENTATION:
-        packet = pattern.sub(rb"\g<1>1\g<2>", packet)
-    return packet
+def fill_hidden(colours: Pixels, alpha: Pixels) -> Pixels:
+    """Colours (H, W, 3) with those under full transparency (H, W) replaced by their surroundings'.
 
-
-def metadata_of(image: Image.Image) -> tuple[int, bytes]:
-    """The orientation tag, and the EXIF data without it and without what describes the file.
-
-    Metadata that cannot be parsed is no reason to refuse the pixels.
+    Nobody saw what lay there, often black, and a network would draw it into the edges of what is seen and
+    into the picture's style. Where nothing is opaque the colours stay.
     """
-    try:
-        exif = image.getexif()
-        orientation = exif.get(Base.Orientation, 1)
-        for tag in list(exif):
-            if (tag in _LAYOUT and tag not in _DESCRIPTION) or tag in _OTHER_METADATA:
-                del exif[tag]
-        # Directories within it, such as GPS, count as well, and are not among its own tags.
-        data = exif.tobytes()
-        return orientation, data if len(data) > len(_NO_EXIF) else b""
-    except (*UNREADABLE, KeyError, TypeError, struct.error):
-        return 1, b""
+    hidden = alpha == 0
+    if not hidden.any() or hidden.all():
+        return colours
+    filled, found = colours.copy(), _surroundings(colours, alpha)
+    for row in np.flatnonzero(hidden.any(1)):
+        columns = np.flatnonzero(hidden[row])
+        filled[row, columns] = found[row // 2, columns // 2].round().astype(colours.dtype)
+    return filled
+
+
+def _surroundings(colours: Pixels, alpha: Pixels) -> NDArray[np.float32]:
+    """The mean colour of what is seen nearby, at the finest scale at which anything is, for 2 × 2 px each."""
+    sums = [_halves(colours, alpha)]  # means over blocks of 2, 4, 8, … px
+    while (sums[-1][1] == 0).any():
+        sums.append(tuple(map(_halved, sums[-1])))  # type: ignore[arg-type]
+    found = sums[-1][0] / sums[-1][1]
+    for summed, seen in reversed(sums[:-1]):
+        height, width = seen.shape[:2]
+        found = found.repeat(2, 0).repeat(2, 1)[:height, :width]
+        found = np.where(seen > 0, summed / np.maximum(seen, 1e-9), found)
+    return found
+
+
+def _halves(colours: Pixels, alpha: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weighted colours and weights, as means over 2 × 2 px; of strips, for the whole is large in float32."""
+    height, width = (-(-side // 2) for side in alpha.shape)
+    summed, weights = np.empty((height, width, 3), np.float32), np.empty((height, width, 1), np.float32)
+    for rows in strips(alpha.shape[0]):  # of an even number of rows each, but for the last
+        weight = alpha[rows].astype(np.float32)[..., None] / np.float32(np.iinfo(alpha.dtype).max)
+        half = slice(rows.start // 2, -(-rows.stop // 2))
+        summed[half], weights[half] = _halved(colours[rows] * weight), _halved(weight)
+    return summed, weights
+
+
+def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means over 2 × 2, of what there is at the right and the bottom."""
+    height, width = values.shape[:2]
+    even = np.pad(values, ((0, height % 2), (0, width % 2), (0, 0)))
+    return even.reshape(-(-height // 2), 2, -(-width // 2), 2, -1).mean((1, 3))

@@ -16,14 +16,9 @@ from pmavae.config import MIN_SIZE
 from pmavae.files.latent_file import latents_to_bytes, style_to_bytes
 from pmavae_cli.api import Task
 from pmavae_cli.images.formats import Format, Output
-from pmavae_cli.images.large import is_large
 from pmavae_cli.images.metadata import fit_header
-from pmavae_cli.images.writing import (
-    STRIP_FORMATS,
-    render_picture,
-    write,
-    write_strips,
-)
+from pmavae_cli.images.reading import is_large
+from pmavae_cli.images.writing import STRIP_FORMATS, render_picture, write
 from pmavae_cli.options import RunOptions
 from pmavae_cli.run.checks import pixels_of
 from pmavae_cli.run.inputs import is_file
@@ -59,6 +54,8 @@ def save(item: Item, output: Output, quality: int, overwrite: bool) -> list[str]
     elif item.pixels is not None:
         data, notes = render_picture(item.pixels, item.metadata, form, quality)
     else:
+        from pmavae_cli.images.strips import write_strips
+
         rows = session.model.decode_rows(item.latents, item.dtype if form.deep else np.uint8)
         return write_strips(output, rows, item.size, item.metadata, quality, overwrite)
     write(output, data, overwrite)

@@ -31,7 +31,6 @@ from pmavae.pretrained.manifest import WeightsIndex, released_weights
 from pmavae.pretrained.network import Builder
 from pmavae_cli.console import Console
 from pmavae_cli.images.formats import LATENTS, format_of, starts_like_a_picture
-from pmavae_cli.images.large import open_large
 from pmavae_cli.images.metadata import METADATA
 from pmavae_cli.images.reading import Picture, TooLargeError, read_mask, read_picture
 from pmavae_cli.options import RunOptions, go_offline
@@ -206,6 +205,8 @@ class Session(RunModels):
             except TooLargeError as reason:
                 if not large:
                     raise
+                from pmavae_cli.images.large import open_large
+
                 picture = open_large(place, source.name, reason)
         return self._item(picture, source)
 

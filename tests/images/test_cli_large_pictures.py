@@ -24,12 +24,13 @@ from pmavae import PMAVAE, PRESETS
 from pmavae.errors import ImageError
 from pmavae.files.latent_file import read_latents
 from pmavae.images.pixels import ArrayRows, Pixels, RowSource, sixteen_bits
-from pmavae_cli.images import codecs, writing
+from pmavae_cli.images import codecs, strips
 from pmavae_cli.images.formats import Output, OutputError, format_named
 from pmavae_cli.images.large import MAX_PIXELS, _Sequence, open_large
-from pmavae_cli.images.metadata import pack
+from pmavae_cli.images.metadata import Extras, pack
 from pmavae_cli.images.reading import TooLargeError, read_picture
-from pmavae_cli.images.writing import render_picture, write_strips
+from pmavae_cli.images.strips import write_strips
+from pmavae_cli.images.writing import render_picture
 from pmavae_cli.options import RunOptions
 from pmavae_cli.run.checks import pixels_of as pixels_of_file
 
@@ -85,7 +86,7 @@ def file_of(name: str, pixels: Pixels, grey: bool, profile: bytes, **more: Any) 
     channels = np.ascontiguousarray(pixels[..., 0] if grey else pixels)
     if name == "png" and pixels.dtype == np.uint16:
         data = bytes(imagecodecs.png_encode(channels))
-        return data[:33] + codecs.png_metadata(profile, EXIF.tobytes(), b"") + data[33:]
+        return data[:33] + codecs.png_metadata(Extras(profile, EXIF.tobytes())) + data[33:]
     stream = io.BytesIO()
     if name.startswith("tiff"):
         photometric = "minisblack" if grey else "rgb"
@@ -178,9 +179,9 @@ def in_strips(pixels: Pixels) -> Iterator[Pixels]:
 
 @pytest.fixture
 def small_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "_PNG_BYTES", 13 * 3 * SIZE[0])
+    monkeypatch.setattr(strips, "_FILTERED_BYTES", 13 * 3 * SIZE[0])
     monkeypatch.setattr(codecs, "_STRIP_BYTES", 11 * 3 * SIZE[0])
-    monkeypatch.setattr(codecs, "_MOST_ROWS", 16)
+    monkeypatch.setattr(strips, "_MOST_ROWS", 16)
 
 
 @pytest.mark.usefixtures("small_strips")

@@ -7,7 +7,8 @@ import pytest
 from conftest import Command, picture
 from PIL import Image
 
-from pmavae_cli.images.transparency import fill_hidden, fit_alpha
+from pmavae_cli.images.metadata import fit_alpha
+from pmavae_cli.images.reading import fill_hidden
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

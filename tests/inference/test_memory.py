@@ -30,8 +30,8 @@ from pmavae.style_transfer.painting import Refining, Strips, resized
 from pmavae.style_transfer.repainting import Keep, repaint_by_steps
 from pmavae_cli import options
 from pmavae_cli.images.codecs import png_bytes
-from pmavae_cli.images.reading import _eight
-from pmavae_cli.images.transparency import fill_hidden
+from pmavae_cli.images.metadata import Extras
+from pmavae_cli.images.reading import _eight, fill_hidden
 from pmavae_cli.main import main
 from pmavae_cli.options import SizeType, budget
 
@@ -138,7 +138,7 @@ def test_a_file_is_read_in_strips_as_pillow_reads_it(mode: str, monkeypatch: pyt
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_a_png_file_is_what_was_to_be_in_it(channels: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 31, channels), np.uint8)
-    with Image.open(io.BytesIO(png_bytes(pixels, b"", b"", b""))) as image:
+    with Image.open(io.BytesIO(png_bytes(pixels, Extras()))) as image:
         assert image.mode == {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
         assert np.array_equal(np.asarray(image).reshape(pixels.shape), pixels)
 

@@ -22,8 +22,7 @@ from pmavae.images.pixels import Pixels, eight_bits, sixteen_bits
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae_cli.console import Console
 from pmavae_cli.images.formats import OutputError
-from pmavae_cli.images.metadata import unpack_alpha
-from pmavae_cli.images.transparency import fit_alpha
+from pmavae_cli.images.metadata import fit_alpha, unpack_alpha
 from pmavae_cli.options import RunOptions
 from pmavae_cli.run.inputs import Source
 from pmavae_cli.run.reader import Item, Session

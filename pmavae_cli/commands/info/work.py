@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import io
-import struct
 import sys
 import warnings
 from typing import Any, BinaryIO
 
 from PIL import Image, ImageCms
-from PIL.ExifTags import Base
 
 from pmavae.errors import ImageError
-from pmavae.images.reading import UNREADABLE
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae_cli.images.formats import LATENTS, READABLE, format_of, starts_like_a_picture
-from pmavae_cli.images.metadata import unpack
+from pmavae_cli.images.metadata import extras_of, unpack
 from pmavae_cli.images.reading import read_picture
 from pmavae_cli.run.inputs import Source
 
@@ -68,7 +65,8 @@ def describe_picture(stream: BinaryIO, name: str) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         with Image.open(stream, formats=READABLE) as image:
             image.load()
-            orientation = _orientation(image)
+            orientation, _ = extras_of(image)
+            orientation = orientation if orientation in range(1, 9) else 1
             bits = _bits(image, stream)
             assert picture.pixels is not None  # only `open_large` leaves them in the file
             height, width = picture.pixels.shape[:2]
@@ -87,14 +85,6 @@ def describe_picture(stream: BinaryIO, name: str) -> dict[str, Any]:
                 "frames": getattr(image, "n_frames", 1),
                 "notes": list(picture.notes),
             }
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        orientation = image.getexif().get(Base.Orientation, 1)
-    except (*UNREADABLE, KeyError, TypeError, struct.error):
-        return 1
-    return orientation if orientation in range(1, 9) else 1
 
 
 def _bits(image: Image.Image, stream: BinaryIO) -> int:
