@@ -17,10 +17,8 @@ from torch import Tensor, nn
 from pmavae.model import zero_init
 from pmavae.network_configs import RESTORATIONS, RestorationConfig
 from pmavae.pretrained.network import Pretrained
-from pmavae.restoration.levels import Levels
 
 TILE_BYTES = 448 << 20  # what the features of one tile may take, where nobody says otherwise
-NOISE_UNIT = 50.0  # standard deviation in 8-bit units that the condition calls 1
 
 
 class ResidualBlock(nn.Module):
@@ -93,7 +91,7 @@ class Restorer(Pretrained):
     ) -> Tensor:
         """(B, 3, H, W), about in [0, 1], to (B, 3, scale·H, scale·W), not clamped.
 
-        H and W are multiples of `config.multiple`. levels: (B, 2), see `level_numbers`. fidelity: (B,) in
+        H and W are multiples of `config.multiple`. levels: (B, 2), see `Levels.numbers`. fidelity: (B,) in
         [0, 1], None for 1. scale: one of `config.scales`, None for the first.
         """
         scale = scale or self.config.scales[0]
@@ -122,8 +120,3 @@ def enlarge(picture: Tensor, scale: int) -> Tensor:
         return picture
     size = [scale * side for side in picture.shape[-2:]]
     return F.interpolate(picture, size=size, mode="bicubic", antialias=True)  # for the −0.5: torch's is −0.75
-
-
-def level_numbers(levels: Levels) -> tuple[float, float]:
-    """The two numbers in [0, 1], about, that condition a network: noise, and what JPEG took away."""
-    return levels.noise / NOISE_UNIT, 0.0 if levels.jpeg is None else 1 - levels.jpeg / 100

@@ -17,7 +17,7 @@ from pmavae.images.pixels import Pixels, to_pixels, to_unit
 from pmavae.inference.fused import fast_dtype
 from pmavae.network_configs import RestorationConfig
 from pmavae.restoration.levels import Levels
-from pmavae.restoration.network import TILE_BYTES, Restorer, level_numbers
+from pmavae.restoration.network import TILE_BYTES, Restorer
 
 LIVE_FEATURES = 7  # maps of the finest stride that live at the same time, measured in float32
 
@@ -78,7 +78,7 @@ def restore(
     step = model.config.multiple
     x = picture.to(model.device, torch.float32, memory_format=torch.channels_last)
     x = F.pad(x, (0, -width % step, 0, -height % step), mode="reflect")
-    numbers = torch.tensor([level_numbers(levels)], device=model.device)
+    numbers = torch.tensor([levels.numbers()], device=model.device)
     gate = None if fidelity >= 1 else torch.tensor([fidelity], device=model.device)
     fast = fast_dtype(model.device)
     with torch.autocast(model.device.type, dtype=fast, enabled=fast is not None):

@@ -14,7 +14,6 @@ from PIL import Image
 
 from pmavae.network_configs import RestorationConfig
 from pmavae.restoration.levels import Levels
-from pmavae.restoration.network import level_numbers
 from pmavae.training.config import DamageConfig
 
 GRID = 16  # px that crops are larger, so that a JPEG's grid (of 4:2:0) may begin anywhere
@@ -27,7 +26,7 @@ class Damaged:
 
     inputs: NDArray[np.float32]  # (B, S, S, 3), about in [0, 1]: noise is not always clipped
     targets: NDArray[np.uint8]  # (B, scale·S, scale·S, 3)
-    levels: NDArray[np.float32]  # (B, 2), as `level_numbers` has them
+    levels: NDArray[np.float32]  # (B, 2), as `Levels.numbers` has them
     fidelity: NDArray[np.float32]  # (B,) in [0, 1]
     scale: int
 
@@ -88,7 +87,7 @@ def _row(
     return (
         pixels / np.float32(255),
         target,
-        np.array(level_numbers(Levels(noise, quality)), np.float32),
+        np.array(Levels(noise, quality).numbers(), np.float32),
         np.array(fidelity, np.float32),
     )
 

@@ -10,8 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pmavae.restoration.levels import Levels, estimate_levels, quality_of_pixels, quality_of_tables
-from pmavae.restoration.noise import noise_level
+from pmavae.restoration.levels import (
+    Levels,
+    estimate_levels,
+    noise_level,
+    quality_of_pixels,
+    quality_of_tables,
+)
 
 Pixels = NDArray[np.uint8]
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
