@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-if TYPE_CHECKING:
-    from PIL import ImageFont
+from pmavae.images.pixels import CELL_SIDE
 
 Pixels = NDArray[np.uint8]
 
-CELL_SIDE = 384  # px, the longer side of a picture on the sheet
 MIN_CELL_SIDE = 48  # less shows nothing
 MAX_PIXELS = 64_000_000  # of a sheet: it can be read again as a picture
 MAX_SIDE = 16_000  # px: every format holds it
@@ -44,7 +41,6 @@ def contact_sheet(
     """
     across, down = len(columns) + 1, len(rows) + 1
     side = _fitting_side(across, down)
-    from PIL import ImageDraw, ImageFont  # slow to import, and every task imports this module
 
     font = ImageFont.load_default(_font_size(side))
     label = _label_height(side)

@@ -16,6 +16,7 @@ from pmavae.config import MIN_SIZE
 
 Pixels = NDArray[np.unsignedinteger[Any]]  # (H, W, 3) uint8, or uint16 from 0 to 65535
 
+CELL_SIDE = 384  # px, the longer side of a picture on a contact sheet
 STYLE_SIDE = 512  # longer side of a style picture at scale 1, in pixels
 REDUCING_GAP = 3.0  # how much of a large reduction a box filter does first, which is faster
 STRIP = 128  # rows

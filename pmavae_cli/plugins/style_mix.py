@@ -60,7 +60,7 @@ class StyleMix(Task):
         self.has_reported = False
 
     def side(self, **options: Any) -> int | None:
-        from pmavae.images.contact_sheet import CELL_SIDE
+        from pmavae.images.pixels import CELL_SIDE
 
         return CELL_SIDE if options["grid"] else None
 
@@ -183,8 +183,7 @@ def _sheet(contents: list[Named], brushes: list[Brush], keep: Keep, context: Con
 
 def _small(latents: Latents, context: Context) -> Latents:
     """Latents of the size of a cell: those of a latent file are not resized when they are read."""
-    from pmavae.images.contact_sheet import CELL_SIDE
-    from pmavae.images.pixels import fit_side
+    from pmavae.images.pixels import CELL_SIDE, fit_side
 
     if max(latents.width, latents.height) <= CELL_SIDE:
         return latents

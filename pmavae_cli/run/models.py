@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 import torch
@@ -12,15 +12,16 @@ from torch import nn
 
 from pmavae import PMAVAE, PRESETS
 from pmavae.errors import WeightsError
+from pmavae.network_configs import FEATURES_TASK, RESTORATIONS
 from pmavae.pretrained.manifest import WeightsIndex
-from pmavae.pretrained.network import CODEC_BOUND, Builder, TaskNetwork, load_task_model
+from pmavae.pretrained.network import CODEC_BOUND, Builder, TaskNetwork, load_task_model, network_class
 from pmavae.pretrained.resolve import Found
-from pmavae.restoration.network import Restorer
-from pmavae.style_transfer.features import FeatureNetwork
-from pmavae.texture.network import TexturePrior
 from pmavae_cli.console import Console
 from pmavae_cli.options import RunOptions, budget
 from pmavae_cli.run.weights import find_weights
+
+if TYPE_CHECKING:
+    from pmavae.style_transfer.features import FeatureNetwork
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ class RunModels:
         model = load_task_model(self._found(name, task), task, self.build_network)
         if self.options.weights:
             self._check_preset(name, model.config.preset)
-        if isinstance(model, TexturePrior):
+        if task in CODEC_BOUND:
             model.check_codec(self.model)
         self._tell(model.weights_id)
-        if isinstance(model, Restorer):
+        if task in RESTORATIONS:
             model.working_bytes = budget(self.options.max_memory, model.working_bytes)
         network: nn.Module = model.network if isinstance(model, TaskNetwork) else model
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -73,7 +74,8 @@ class RunModels:
     @cached_property
     def features(self) -> FeatureNetwork:
         """The network that compares pictures. Raises WeightsError."""
-        return FeatureNetwork.from_pretrained().to(self.device)
+        network: FeatureNetwork = network_class(FEATURES_TASK).from_pretrained()
+        return network.to(self.device)
 
     def _found(self, name: str, task: str) -> Found:
         return find_weights(name, task, self.index, self.console, offline=self.options.offline)

@@ -18,8 +18,7 @@ import torch
 
 from pmavae import Latents
 from pmavae.errors import PMAVAEError
-from pmavae.images.contact_sheet import CELL_SIDE
-from pmavae.images.pixels import Pixels, eight_bits, fit_side, strips
+from pmavae.images.pixels import CELL_SIDE, Pixels, eight_bits, fit_side, strips
 from pmavae_cli.api import Context, Named, Task, Weighted
 from pmavae_cli.console import Console
 from pmavae_cli.images.reading import Picture

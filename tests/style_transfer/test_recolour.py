@@ -10,7 +10,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import ImageFont
 
 from pmavae import PMAVAE, PRESETS
-from pmavae.images.contact_sheet import CELL_SIDE, Heading, contact_sheet, shortened
+from pmavae.images.contact_sheet import Heading, contact_sheet, shortened
+from pmavae.images.pixels import CELL_SIDE
 from pmavae.style_transfer.repainting import Keep, repaint, with_chroma_of, with_detail_of, without_chroma
 
 pictures = arrays(np.uint8, (20, 17, 3))
