@@ -98,13 +98,19 @@ class MaskType(_FileType):
 MASK = MaskType()
 
 
-class Weighted(NamedTuple):
+@dataclass(frozen=True)
+class Weighted:
     """One style of a parameter of type STYLE."""
 
     name: str  # of its file, without folder and suffix
-    style: Style
+    open_style: Callable[[], Style]  # what `style` is
     weight: float  # above 0; the weights of several need not sum to 1
     picture: Pixels | None = None  # (H, W, 3): what the style is of, at most 2048 px; None for a style file
+
+    @property
+    def style(self) -> Style:
+        """That of the file; of a picture that counts beside it, encoded when first asked for."""
+        return self.open_style()
 
 
 class WeightedPath(NamedTuple):

@@ -55,6 +55,7 @@ class Item:
     rows: RowSource | None = None  # of a picture that is too large to be read as a whole
     coded: Latents | None = None  # of a latent file, or of a task
     style: Style | None = None  # where no more is there, or asked for
+    view: Pixels | None = None  # of a picture, at the size at which its style is read
     tables: Mapping[int, Sequence[int]] | None = None  # quantisation tables of a JPEG file
     stored: bool = False  # read from a latent file or a style file
 
@@ -66,6 +67,15 @@ class Item:
         pixels = self.rows if self.pixels is None else self.pixels
         assert pixels is not None, "a style is no picture"
         return self.session.encoded(pixels)
+
+    @cached_property
+    def as_style(self) -> Style:
+        """That which it came as, or that of its view or its latents, read when it is first asked for."""
+        if self.style is not None:
+            return self.style
+        session = self.session
+        read = self.latents if self.view is None else session.as_stored(session.model.encode(self.view))
+        return Style(read.z_style, read.width, read.height)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -148,13 +158,8 @@ class Session(RunModels):
         found = self._read(source, style=True)
         if found.style is not None:
             return found
-        if found.stored:
-            latents, pixels = found.latents, found.as_pixels(deep=False)
-        else:
-            pixels = eight_bits(found.as_pixels())
-            latents = self.as_stored(self.model.encode(style_view(pixels, scale)))
-        style = Style(latents.z_style, latents.width, latents.height)
-        return replace(found, pixels=pixels, style=style)
+        pixels = eight_bits(found.as_pixels(deep=False))
+        return replace(found, pixels=pixels, view=None if found.stored else style_view(pixels, scale))
 
     def load_mask(self, source: Source) -> NDArray[np.uint8]:
         """The greys of a picture, (H, W), black where it is transparent; raises as `load` does."""

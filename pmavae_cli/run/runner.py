@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -348,8 +348,10 @@ class ParameterFiles:
             # Hundreds of styles have to fit in memory, and a sheet shows them no larger than a cell.
             largest = round(CELL_SIDE * max(1.0, scale)) if self.gathers else PICTURE_SIDE
             picture = fit_side(picture, min(largest, max(picture.shape[:2])))
-        assert loaded.style is not None
-        return Weighted(source.stem, loaded.style, source.weight, picture)
+        item = replace(loaded, pixels=None)  # which may be large, and would be kept with it
+        # What is wrong with a style is told before the first input, unless its picture may do alone.
+        _ = None if self.uses_pictures else item.as_style
+        return Weighted(source.stem, lambda: item.as_style, source.weight, picture)
 
     def report_fixed(self, source: Source) -> None:
         """Say, once, that a scale is asked for which a file cannot have."""
