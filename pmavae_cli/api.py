@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.unsignedinteger[Any]]  # (H, W, 3) uint8, or uint16 where a task is `deep`
     Content = Latents | Pixels
     Returned = Content | Style
+    InputKind = Literal["latents", "pixels", "either"]
+    OutputKind = Literal["image", "latents", "style"]
 
 __all__ = [
     "API_VERSION",
@@ -153,10 +155,10 @@ STYLE = StyleType()
 
 
 class Named(NamedTuple):
-    """One input of a task that gathers."""
+    """One input of a task that makes one result of many."""
 
     name: str  # of its file, without folder and suffix
-    content: Any  # by `takes`, Latents or pixels
+    content: Any  # by `input_kind`, Latents or pixels
     file: str  # what messages call it, as the user did
 
 
@@ -204,7 +206,7 @@ class Context:
     grey: bool = False  # whether the input is a greyscale picture
     pixels: Pixels | None = None  # (H, W, 3): what the latents are of, where the input is a picture
     depth: int = 8  # bits a channel of the input, 16 only where the task is `deep`: those to return
-    open_latents: Callable[[], Latents] | None = None  # what `latents` is; None in a task that gathers
+    open_latents: Callable[[], Latents] | None = None  # what `latents` is; None of many inputs together
 
     @property
     def model(self) -> PMAVAE:
@@ -215,7 +217,7 @@ class Context:
     def latents(self) -> Latents:
         """Those of the input, as `transform` is given them; of a picture, encoded when first asked for.
 
-        Raises ValueError in a task that gathers.
+        Raises ValueError in a task that makes one result of many inputs.
         """
         if self.open_latents is None:
             raise ValueError("several inputs together have no latents of their own")
@@ -252,7 +254,7 @@ class Task(ABC):
     params: ClassVar[Sequence[click.Parameter]] = ()  # passed to transform by name
     writes: ClassVar[Literal["image", "latents"]] = "image"  # where the output's suffix does not say
     input_name: ClassVar[str] = "INPUT"  # what the usage line calls the inputs
-    takes: ClassVar[Literal["latents", "pixels", "either"]] = "latents"  # what transform gets and returns
+    input_kind: ClassVar[InputKind] = "latents"  # what transform gets and returns
     large: ClassVar[bool] = False  # takes latents of pictures with more pixels than are read as a whole
     deep: ClassVar[bool] = (
         False  # whether it takes pixels of 16 bits, where an input has them, and returns such
@@ -265,13 +267,13 @@ class Task(ABC):
     ) -> Returned | Sequence[Returned]:
         """One picture to another.
 
-        content: by `takes`, the picture's Latents (batch 1, float32, on the model's device) or its pixels,
-        (H, W, 3) uint8, or uint16 where the task is `deep`; not to be changed in place. Pixels of a latent
-        file are those it decodes to. A task that takes either gets what the input is, latents or pixels, and
-        has the latents of both as `context.latents`; where it gathers, it gets latents.
+        content: by `input_kind`, the Latents of a picture (batch 1, float32, on the model's device) or its
+        pixels, (H, W, 3) uint8, or uint16 where the task is `deep`; not to be changed in place. Pixels of a
+        latent file are those it decodes to. A task that takes either gets what the input is, latents or
+        pixels, and has the latents of both as `context.latents`; where it is `many_to_one`, it gets latents.
         options: the values of `params`, by name. Returns what it takes, or exactly `count(**options)` of
         them. A task that takes latents may return pixels as well, from which a latent file is then encoded
-        anew, or a Style where `makes_style` says so. Where the task `gathers`, content is a list of Named.
+        anew, or a Style where `output_kind` says so. Where it is `many_to_one`, content is a list of Named.
         Raise ValueError, with one sentence, for an input that cannot be transformed: the runner reports it
         with the input's name and goes on.
         """
@@ -315,14 +317,37 @@ class Task(ABC):
         """Whether `picture` of a Weighted counts beside its `style`: that of a latent file can be scaled."""
         return False
 
-    def makes_style(self, **options: Any) -> bool:
-        """Whether results are Styles, which no picture file can hold; asked to plan the outputs."""
-        return False
+    def output_kind(self, **options: Any) -> OutputKind:
+        """What results are where the output's suffix does not say, `writes` unless it depends on options.
 
-    def gathers(self, **options: Any) -> bool:
+        "style" is a Style, which no picture file can hold; asked to plan the outputs.
+        """
+        return "style" if self.makes_style(**options) else self.writes
+
+    def many_to_one(self, **options: Any) -> bool:
         """Whether all inputs become one result (or `count`), not each its own; asked to plan the outputs.
 
         transform is then called once, with a list of Named; inputs and styles that cannot be read are
         reported and left out, and the exit status is 1.
         """
+        return self.gathers(**options)
+
+    # What was called so before, for plugins that define it, until version 2.
+
+    @property
+    def takes(self) -> InputKind:
+        """The old name of `input_kind`."""
+        return self.input_kind
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "takes" in vars(cls) and "input_kind" not in vars(cls):
+            cls.input_kind = vars(cls)["takes"]
+
+    def makes_style(self, **options: Any) -> bool:
+        """The old way to say that `output_kind` is "style"."""
+        return False
+
+    def gathers(self, **options: Any) -> bool:
+        """The old name of `many_to_one`."""
         return False

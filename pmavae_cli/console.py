@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from pmavae.errors import PMAVAEError
+
 
 def one_line(text: str) -> str:
     """Text with line breaks and control characters made visible, so that a message is one line."""
@@ -21,6 +23,13 @@ def one_line(text: str) -> str:
 def say(message: str) -> None:
     """One line on stderr."""
     click.echo(f"pmavae: {one_line(message)}", err=True)
+
+
+def describe_error(error: BaseException) -> str:
+    """What an error says: one that nobody expected, also what it is and how to see more."""
+    if isinstance(error, PMAVAEError):
+        return str(error)
+    return f"unexpected error: {type(error).__name__}: {error}; run again with --debug for the traceback"
 
 
 def print_json(row: dict[str, Any]) -> None:
@@ -84,14 +93,14 @@ class Console:
         if self.json:
             print_json({**inputs, "output": output, "task": task, "status": "skipped"})
 
-    def failure(self, name: str, task: str, error: Exception) -> None:
-        """One input that failed, in one sentence that has its name."""
+    def failure(self, name: str, task: str, error: Exception, message: str | None = None) -> None:
+        """One input that failed, in one sentence that has its name: what the error says, or another."""
         trace = ""
         if self.debug:
             import traceback  # not for every start
 
             trace = "".join(traceback.format_exception(error))
-        self.failed(name, task, one_line(str(error) or type(error).__name__), trace)
+        self.failed(name, task, one_line(message or str(error) or type(error).__name__), trace)
 
     def failed(self, name: str, task: str, message: str, trace: str = "") -> None:
         """As `failure`, for an error that is known by what it says."""

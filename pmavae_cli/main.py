@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import click
 
 from pmavae import __version__
-from pmavae.errors import PMAVAEError
 from pmavae_cli.command_table import COMMANDS, open_command
-from pmavae_cli.console import say
+from pmavae_cli.console import describe_error, say
 from pmavae_cli.plugin_manager import Registry, find_plugins, load_plugins
 from pmavae_cli.task_command import task_command
 
@@ -96,14 +95,14 @@ def _main(arguments: list[str]) -> int:
             return 143
         say("interrupted")
         return 130
-    except PMAVAEError as error:
-        return _failed(arguments, str(error), error)
     except Exception as error:
-        return _failed(
-            arguments,
-            f"unexpected error: {type(error).__name__}: {error}; run again with --debug for the traceback",
-            error,
-        )
+        # Not from the parsed options: the error may be older than these.
+        if "--debug" in arguments:
+            import traceback  # not for every start
+
+            traceback.print_exception(error)
+        say(describe_error(error))
+        return 1
 
 
 class Terminated(KeyboardInterrupt):
@@ -112,13 +111,3 @@ class Terminated(KeyboardInterrupt):
 
 def _terminate(number: int, frame: object) -> None:
     raise Terminated
-
-
-def _failed(arguments: list[str], message: str, error: Exception) -> int:
-    # Not from the parsed options: the error may be older than these.
-    if "--debug" in arguments:
-        import traceback  # not for every start
-
-        traceback.print_exception(error)
-    say(message)
-    return 1

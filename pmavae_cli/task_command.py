@@ -87,9 +87,9 @@ def _run(
     from pmavae_cli.run.plan import make_plan
 
     console = Console(options.quiet, options.verbose, options.json, options.debug)
-    gathers = task.gathers(**values)
+    many_to_one = task.many_to_one(**values)
     values, others, missing = _with_sources(task, values)
-    if missing and not gathers:
+    if missing and not many_to_one:
         raise missing[0][1]
     plan = make_plan(
         task,
@@ -97,14 +97,14 @@ def _run(
         inputs,
         others,
         options,
-        style=task.makes_style(**values),
-        gathers=gathers,
+        kind=task.output_kind(**values),
+        many_to_one=many_to_one,
         scale=task.scale(**values),
     )
     if options.ray:
         from pmavae_cli.ray.client import check_for_ray
 
-        check_for_ray(task, gathers, plan.jobs, others)
+        check_for_ray(task, many_to_one, plan.jobs, others)
     failures = [*missing, *plan.failures]
     if options.fail_fast:
         failures = failures[:1]

@@ -19,7 +19,7 @@ UNSEEN_QUALITY = 50  # of JPEG, where --mode jpeg says that there was one and no
 class Denoise(Task):
     name = "denoise"
     help = "Take noise and JPEG artefacts out of pictures."
-    takes = "pixels"
+    input_kind = "pixels"
     deep = True
     weights = "denoise"
     params = (

@@ -11,6 +11,7 @@ from pmavae_cli.plugins.parameters import STYLE_SCALE_OPTION
 
 if TYPE_CHECKING:
     from pmavae import Latents, Style
+    from pmavae_cli.api import OutputKind
 
 
 class Encode(Task):
@@ -35,10 +36,10 @@ class Encode(Task):
         scale = options["style_scale"]
         return round(STYLE_SIDE * (1.0 if scale is None else scale))
 
-    def makes_style(self, **options: Any) -> bool:
+    def output_kind(self, **options: Any) -> OutputKind:
         if options["style_scale"] is not None and not options["only"]:
             raise click.UsageError("--style-scale is for --only style: give both, or neither.")
-        return bool(options["only"])
+        return "style" if options["only"] else "latents"
 
     def transform(
         self, latents: Latents, context: Context, only: str | None, style_scale: float | None

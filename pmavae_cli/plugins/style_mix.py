@@ -21,7 +21,7 @@ class StyleMix(Task):
     name = "style-mix"
     help = "Repaint pictures in the palette and texture of others."
     input_name = "CONTENT"
-    takes = "either"
+    input_kind = "either"
     deep = True
     params = (
         click.Argument(["style"], type=STYLE),
@@ -67,7 +67,7 @@ class StyleMix(Task):
     def uses_pictures(self, **options: Any) -> bool:
         return options["refine"] != 0
 
-    def gathers(self, **options: Any) -> bool:
+    def many_to_one(self, **options: Any) -> bool:
         return bool(options["grid"])
 
     def transform(

@@ -19,7 +19,7 @@ MET_NOISE, MET_JPEG = 25.0, 30  # what this network has met: worse pictures are 
 class Upscale(Task):
     name = "upscale"
     help = "Enlarge pictures two or four times."
-    takes = "pixels"
+    input_kind = "pixels"
     deep = True
     weights = "upscale"
     params = (

@@ -35,9 +35,9 @@ START = 180  # seconds, for one of this machine
 END = 20  # seconds, until what does not end by itself is killed
 
 
-def check_for_ray(task: Task, gathers: bool, jobs: Sequence[Job], others: Sequence[Source]) -> None:
+def check_for_ray(task: Task, many_to_one: bool, jobs: Sequence[Job], others: Sequence[Source]) -> None:
     """Refuse what Ray cannot do, before it starts; raises click.UsageError, or Refused without Ray."""
-    if gathers:
+    if many_to_one:
         raise click.UsageError(f"--ray parts the inputs, and {task.name} makes one output of them all.")
     sources = [*(job.source for job in jobs), *others]
     if any(source.path is None for source in sources):

@@ -8,6 +8,7 @@ import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pmavae_cli.console import describe_error
 from pmavae_cli.ray.messages import Refusal, Row, Work, recorder
 
 if TYPE_CHECKING:
@@ -98,17 +99,10 @@ class Worker:
 
         import click
 
-        from pmavae.errors import PMAVAEError
-
         trace = "".join(traceback.format_exception(error)) if self._work.options.debug else ""
         if isinstance(error, click.ClickException):
             return Refusal(error.format_message(), error.exit_code, trace)
-        if isinstance(error, PMAVAEError):
-            return Refusal(str(error), 1, trace)
-        message = (
-            f"unexpected error: {type(error).__name__}: {error}; run again with --debug for the traceback"
-        )
-        return Refusal(message, 1, trace)
+        return Refusal(describe_error(error), 1, trace)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         """A batch of one job to its row."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import re
 import stat
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
-from pmavae.errors import PMAVAEError
+from pmavae.errors import ImageError, PMAVAEError
 from pmavae_cli.api import WeightedPath
 from pmavae_cli.images.formats import SUFFIXES
 
@@ -34,6 +38,19 @@ class Source:
     def stem(self) -> str:
         """What outputs are named after."""
         return self.path.stem if self.path else "stdin"
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """A seekable stream of what is in it; raises ImageError, in here too, where it cannot be read."""
+        if self.path is None:
+            yield io.BytesIO(sys.stdin.buffer.read())
+            return
+        try:
+            with self.path.open("rb") as file:
+                # A pipe cannot be read twice, and what is in it shows only on reading.
+                yield file if file.seekable() else io.BytesIO(file.read())
+        except OSError as reason:
+            raise ImageError(f"{self.name} cannot be read: {reason.strerror or reason}") from None
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pmavae import Style
 from pmavae.config import MIN_SIZE
 from pmavae.files.latent_file import latents_to_bytes, style_to_bytes
+from pmavae.latents import Latents, Style, expected_shapes
 from pmavae_cli.api import Task
 from pmavae_cli.images.formats import Format, Output
 from pmavae_cli.images.metadata import fit_header
@@ -64,17 +64,30 @@ def save(item: Item, output: Output, quality: int, overwrite: bool) -> list[str]
 
 def as_result(session: Session, returned: Any, metadata: Mapping[str, str], task: Task) -> Item:
     """Check what a task returned; raises LatentsError where it is not what the task has to return."""
-    if task.takes != "pixels" and isinstance(returned, Style):
-        return Item(session, style=session.check_style(returned, task.name))
-    if task.takes != "pixels" and not isinstance(returned, np.ndarray):
-        return Item(session, metadata, coded=session.check(returned, task.name))
+
+    def wrong(what: str) -> LatentsError:
+        return LatentsError(f"task {task.name} returned {what}")
+
+    config = session.model.config if task.input_kind != "pixels" else None
+    if config and isinstance(returned, Style):
+        shape, expected = tuple(returned.z_style.shape), (1, config.style_channels, 1, 1)
+        if shape != expected:
+            raise wrong(f"z_style of shape {shape}, which should be {expected}")
+        return Item(session, style=returned)
+    if config and not isinstance(returned, np.ndarray):
+        if not isinstance(returned, Latents):
+            raise wrong(f"{type(returned).__name__} instead of Latents")
+        shapes = expected_shapes(config, returned.height, returned.width)
+        for name, tensor in returned.tensors().items():
+            if tuple(tensor.shape) != (1, *shapes[name]):
+                raise wrong(f"{name} of shape {tuple(tensor.shape)}, which should be {(1, *shapes[name])}")
+        return Item(session, metadata, coded=session.as_stored(returned))
     if not isinstance(returned, np.ndarray):
-        raise LatentsError(f"task {task.name} returned {type(returned).__name__} instead of pixels")
+        raise wrong(f"{type(returned).__name__} instead of pixels")
     shape, kind = returned.shape, returned.dtype
     kinds = [np.dtype(np.uint8), *([np.dtype(np.uint16)] if task.deep else [])]
     if kind not in kinds or len(shape) != 3 or shape[2] != 3 or min(shape[:2]) < MIN_SIZE:
-        wanted = " or ".join(map(str, kinds))
-        raise LatentsError(f"task {task.name} returned {kind} {shape} instead of {wanted} pixels (H, W, 3)")
+        raise wrong(f"{kind} {shape} instead of {' or '.join(map(str, kinds))} pixels (H, W, 3)")
     kept = {key: value for key, value in metadata.items() if key != "depth" or kind == np.uint16}
     return Item(session, kept, returned)
 

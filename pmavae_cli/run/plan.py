@@ -45,29 +45,31 @@ def make_plan(
     others: Sequence[Source],
     options: RunOptions,
     *,
-    style: bool = False,
-    gathers: bool = False,
+    kind: str | None = None,
+    many_to_one: bool = False,
     scale: int = 1,
 ) -> Plan:
     """Name every output and check it.
 
     count: how many outputs an input has. others: further files that are read, such as a style.
-    style: outputs are styles. gathers: all inputs have these outputs together. scale: how many times as
-    wide and high as its input an output is.
+    kind: of outputs whose suffix does not say it: "image", "latents" or "style"; by the task without.
+    many_to_one: all inputs have these outputs together. scale: how many times as wide and high as its input
+    an output is.
     Raises Refused or a click.UsageError for what cannot be done, whatever the pictures are.
     """
     if options.output == "":
         raise click.UsageError("-o has an empty name.")
     if options.overwrite and options.skip_existing:
         raise click.UsageError("--overwrite and --skip-existing exclude each other.")
-    if options.shard and gathers:
+    if options.shard and many_to_one:
         raise click.UsageError(f"--shard parts the inputs, and {task.name} makes one output of them all.")
     if options.output:
         refuse_long_name(Path(options.output))
-    naming = Naming(task, count, options, style)
-    beside = options.output is None and not gathers
+    kind = kind or task.writes
+    naming = Naming(task.name, count, options, kind)
+    beside = options.output is None and not many_to_one
     folder: Path | None = None
-    own = naming.beside if beside else lambda path: naming.gathered() if gathers else ()
+    own = naming.beside if beside else lambda path: naming.gathered() if many_to_one else ()
     named = Path(options.output) if options.output not in (None, STDOUT) else None
     inputs = find_inputs(arguments, own, recursive=options.recursive, output=named)
     sources = inputs.sources
@@ -75,7 +77,7 @@ def make_plan(
         raise click.UsageError(f"{STDIN} (stdin) can be read only once.")
     if beside and any(source.path is None for source in sources) and inputs.many:
         raise click.UsageError("Say with -o FOLDER where the output of stdin and other inputs goes.")
-    if gathers:
+    if many_to_one:
         outputs, folder = _gathered_outputs(naming, options.output)
         jobs = [Job(sources[0], outputs, tuple(sources))] if sources else []
     elif options.output == STDOUT or (beside and any(source.path is None for source in sources)):
@@ -89,7 +91,7 @@ def make_plan(
         raise Refused(f"{options.output} cannot hold {len(sources)} outputs: end it in / to name a folder")
     else:
         jobs = [Job(s, naming.outputs(naming.as_given(Path(options.output)))) for s in sources]
-    if style:
+    if kind == "style":
         refuse_pictures(jobs)
     for path in (output.path for job in jobs for output in job.outputs if output.path):
         refuse_long_name(path)
@@ -101,7 +103,7 @@ def make_plan(
     if not options.overwrite:
         jobs = mark_existing(jobs, options.skip_existing)
     check_folders(jobs, may_make=folder is not None)
-    if not style and not gathers:
+    if kind != "style" and not many_to_one:
         check_space(jobs, scale, options)
     return Plan(jobs, failures)
 
@@ -138,17 +140,17 @@ def _is_folder(output: str, many: bool) -> bool:
 class Naming:
     """The names of outputs."""
 
-    task: Task
+    task: str
     count: int
     options: RunOptions
-    style: bool
+    kind: str  # "image", "latents" or "style"
 
     @property
     def _format(self) -> Format:
         """Where no file name says it."""
         if self.options.format:
             return format_named(self.options.format)
-        return LATENTS if self.style or self.task.writes == "latents" else PNG
+        return PNG if self.kind == "image" else LATENTS
 
     @property
     def _suffix(self) -> str:
@@ -165,13 +167,12 @@ class Naming:
 
     def beside(self, path: Path) -> list[Path]:
         # "photo.safetensors" is the photo's latents; what else a task makes of it has the task's name.
-        plain = self._format is LATENTS and self.task.writes == "latents"
-        name = "style" if self.style else self.task.name
-        stem = path.stem if plain and not self.style else f"{path.stem}.{name}"
+        name = "style" if self.kind == "style" else self.task
+        stem = path.stem if self.kind == "latents" and self._format is LATENTS else f"{path.stem}.{name}"
         return self._numbered(path.with_name(stem + self._suffix))
 
     def gathered(self, folder: Path = Path()) -> list[Path]:
-        return self._numbered(folder / (self.task.name + self._suffix))
+        return self._numbered(folder / (self.task + self._suffix))
 
     def inside(self, folder: Path, source: Source) -> list[Path]:
         return self._numbered(folder / source.folder / (source.stem + self._suffix))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pmavae import PRESETS, Latents, Style
+from pmavae.config import PRESETS
 from pmavae.errors import ImageError, PMAVAEError
 from pmavae.files.latent_file import (
     LatentHeader,
@@ -26,7 +25,7 @@ from pmavae.files.latent_file import (
 )
 from pmavae.images.pixels import Pixels, RowSource, eight_bits, fit_side, style_view
 from pmavae.inference.fused import set_precision
-from pmavae.latents import expected_shapes
+from pmavae.latents import Latents, Style
 from pmavae.pretrained.manifest import WeightsIndex, released_weights
 from pmavae.pretrained.network import Builder
 from pmavae_cli.console import Console
@@ -163,57 +162,47 @@ class Session(RunModels):
 
     def load_mask(self, source: Source) -> NDArray[np.uint8]:
         """The greys of a picture, (H, W), black where it is transparent; raises as `load` does."""
-        try:
-            data = sys.stdin.buffer.read() if source.path is None else source.path.read_bytes()
-        except OSError as reason:
-            raise ImageError(f"{source.name} cannot be read: {reason.strerror or reason}") from None
-        if looks_like_latents(data[:9]):
-            raise ImageError(f"{source.name} is a latent file: a mask has to be a picture")
-        return read_mask(io.BytesIO(data), source.name)
+        with source.opened() as stream:
+            if looks_like_latents(stream.read(9)):
+                raise ImageError(f"{source.name} is a latent file: a mask has to be a picture")
+            stream.seek(0)
+            return read_mask(stream, source.name)
 
     def load_path(self, path: str | Path) -> Latents:
         """The latents of another picture or latent file."""
         return self.load(Source(str(path), Path(path))).latents
 
     def _read(self, source: Source, style: bool = False, large: bool = False) -> Item:
-        if source.path is None:
-            return self._parse(sys.stdin.buffer.read(), source, style, large)
-        try:
-            with source.path.open("rb") as file:
-                # A pipe cannot be read twice, and what is in it shows only on reading.
-                return self._parse(file if file.seekable() else file.read(), source, style, large)
-        except OSError as reason:
-            raise ImageError(f"{source.name} cannot be read: {reason.strerror or reason}") from None
+        with source.opened() as stream:
+            first_bytes = stream.read(12)
+            stream.seek(0)
+            # By its path, a file that turns out to be of another kind is not read as a whole.
+            place = stream.getvalue() if isinstance(stream, io.BytesIO) else source.path
+            assert place is not None
+            named = source.path is not None and format_of(source.path) is LATENTS
+            if looks_like_latents(first_bytes) or (named and not starts_like_a_picture(first_bytes)):
+                return self._stored(place, source, style)
+            with _READING:
+                try:
+                    picture = read_picture(stream, source.name)
+                except TooLargeError as reason:
+                    if not large:
+                        raise
+                    from pmavae_cli.images.large import open_large
 
-    def _parse(self, content: bytes | BinaryIO, source: Source, style: bool, large: bool) -> Item:
-        stream = io.BytesIO(content) if isinstance(content, bytes) else content
-        first_bytes = stream.read(12)
-        stream.seek(0)
-        # By its path, a file that turns out to be of another kind is not read as a whole.
-        place = content if isinstance(content, bytes) else source.path
-        assert place is not None
-        named = source.path is not None and format_of(source.path) is LATENTS
-        if looks_like_latents(first_bytes) or (named and not starts_like_a_picture(first_bytes)):
-            # The loaded model's own shape counts before the preset that its name stands for.
-            known = {**PRESETS, self.model.config.preset: self.model.config}
-            read = read_latents_or_style if style else read_latents
-            found, header = read(place, known.__getitem__, name=source.name)
-            check_weights(header, self.model.weights_id, self.model.weights_sha256, source.name)
-            if isinstance(found, Style):
-                style_alone = replace(found, z_style=found.z_style.to(self.model.device))
-                return Item(self, style=style_alone, stored=True)
-            kept = self._kept(header.picture)
-            return Item(self, kept, coded=found.to(self.model.device), stored=True)
-        with _READING:
-            try:
-                picture = read_picture(stream, source.name)
-            except TooLargeError as reason:
-                if not large:
-                    raise
-                from pmavae_cli.images.large import open_large
-
-                picture = open_large(place, source.name, reason)
+                    picture = open_large(place, source.name, reason)
         return self._item(picture, source)
+
+    def _stored(self, place: bytes | Path, source: Source, style: bool) -> Item:
+        # The loaded model's own shape counts before the preset that its name stands for.
+        known = {**PRESETS, self.model.config.preset: self.model.config}
+        read = read_latents_or_style if style else read_latents
+        found, header = read(place, known.__getitem__, name=source.name)
+        check_weights(header, self.model.weights_id, self.model.weights_sha256, source.name)
+        if isinstance(found, Style):
+            alone = replace(found, z_style=found.z_style.to(self.model.device))
+            return Item(self, style=alone, stored=True)
+        return Item(self, self._kept(header.picture), coded=found.to(self.model.device), stored=True)
 
     def _item(self, picture: Picture, source: Source) -> Item:
         for note in picture.notes:
@@ -228,15 +217,12 @@ class Session(RunModels):
         """
         if source.path is None or format_of(source.path) is LATENTS:
             return None
-        try:
-            with source.path.open("rb") as file:
-                if looks_like_latents(file.read(9)):
-                    return None
-                file.seek(0)
-                with _READING:
-                    return read_picture(file, source.name)
-        except OSError as reason:
-            raise ImageError(f"{source.name} cannot be read: {reason.strerror or reason}") from None
+        with source.opened() as stream:
+            if looks_like_latents(stream.read(9)):
+                return None
+            stream.seek(0)
+            with _READING:
+                return read_picture(stream, source.name)
 
     def _kept(self, carried: Mapping[str, str]) -> dict[str, str]:
         """What is to go to an output."""
@@ -250,40 +236,18 @@ class Session(RunModels):
         the same bytes as one command. Raises LatentsError for values that a file cannot hold.
         """
         # A file has one memory layout, and kernels may round differently in another.
-        changed = {name: _rounded(z, self.dtype) for name, z in latents.tensors().items()}
+        changed = {
+            name: z.to(self.dtype).to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+            for name, z in latents.tensors().items()
+        }
         rounded = latents.replace(**changed)
         if not all(tensor.isfinite().all() for tensor in rounded.tensors().values()):
             hint = "; try --dtype float32" if self.dtype is torch.float16 else ""
             raise LatentsError(f"its latents have values that are not finite{hint}")
         return rounded
 
-    def check(self, latents: Latents, task: str) -> Latents:
-        """What a task returned, as stored; raises LatentsError where it is not latents of one picture."""
-        if not isinstance(latents, Latents):
-            raise LatentsError(f"task {task} returned {type(latents).__name__} instead of Latents")
-        expected = expected_shapes(self.model.config, latents.height, latents.width)
-        for name, tensor in latents.tensors().items():
-            if tuple(tensor.shape) != (1, *expected[name]):
-                raise LatentsError(
-                    f"task {task} returned {name} of shape {tuple(tensor.shape)}, "
-                    f"which should be {(1, *expected[name])}"
-                )
-        return self.as_stored(latents)
-
-    def check_style(self, style: Style, task: str) -> Style:
-        """What a task returned as a style; raises LatentsError where it is not one of this model."""
-        expected = (1, self.model.config.style_channels, 1, 1)
-        if tuple(style.z_style.shape) != expected:
-            found = tuple(style.z_style.shape)
-            raise LatentsError(f"task {task} returned z_style of shape {found}, which should be {expected}")
-        return style
-
     def header(self, carried: dict[str, str]) -> LatentHeader:
         """The header of a latent file of this run."""
         return LatentHeader(
             self.model.config.preset, self.model.weights_id, self.model.weights_sha256, carried
         )
-
-
-def _rounded(z: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return z.to(dtype).to(torch.float32, memory_format=torch.contiguous_format).contiguous()

@@ -41,7 +41,7 @@ class Gain(nn.Module):
 class GainTask(Task):
     name = "gain"
     help = "A task."
-    takes = "pixels"
+    input_kind = "pixels"
     weights = "gain"
 
     def build_network(self, settings: Mapping[str, Any]) -> nn.Module:

@@ -240,7 +240,7 @@ class Halves(Task):
 
     name = "halves"
     help = "Cut a picture in two."
-    takes = "pixels"
+    input_kind = "pixels"
     result: Any = None
 
     def count(self, **options: Any) -> int:

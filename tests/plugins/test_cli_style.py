@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pmavae import Style
 from pmavae_cli.api import STYLE, Task, Weighted, WeightedPath
 from pmavae_cli.options import RunOptions
 from pmavae_cli.plugin_manager import load_plugins
@@ -295,7 +296,7 @@ def test_where_a_sheet_goes(here: Path) -> None:
 
     def plan(*arguments: str, **options: Any) -> list[tuple[list[str], str]]:
         others = [Source("x.png", Path("x.png"))]
-        made = make_plan(TASKS["style-mix"], 1, arguments, others, RunOptions(**options), gathers=True)
+        made = make_plan(TASKS["style-mix"], 1, arguments, others, RunOptions(**options), many_to_one=True)
         return [([s.name for s in job.gathered], o.name) for job in made.jobs for o in job.outputs]
 
     both = ["a.png", "b.png"]
@@ -324,12 +325,12 @@ class Blend(Task):
     def side(self, **options: Any) -> int:
         return 64
 
-    def gathers(self, **options: Any) -> bool:
+    def many_to_one(self, **options: Any) -> bool:
         return True
 
     def transform(self, content, context, like):  # type: ignore[no-untyped-def]
         self.seen = content, like
-        if self.takes == "pixels":
+        if self.input_kind == "pixels":
             return np.mean([named.content for named in content], axis=0).astype(np.uint8)
         return content[0].content.replace(z_style=like[0].style.z_style)
 
@@ -339,7 +340,7 @@ def test_a_plugin_may_gather(run: Command, monkeypatch: pytest.MonkeyPatch, take
     registry = load_plugins()
     monkeypatch.setattr("pmavae_cli.main.load_plugins", lambda: registry)
     task = registry.tasks["blend"] = Blend()
-    monkeypatch.setattr(Blend, "takes", takes)
+    monkeypatch.setattr(Blend, "input_kind", takes)
     picture((700, 500), 2).save("x.png")
     assert run("blend", "a.png", "b.png", "--like", "x.png:4").lines == ["blend.png"]
     contents, (like,) = task.seen
@@ -351,6 +352,42 @@ def test_a_plugin_may_gather(run: Command, monkeypatch: pytest.MonkeyPatch, take
     if takes == "pixels":
         run("blend", "a.png", "-o", "alone.png")
         assert task.seen[1] == ()
+
+
+class OldBlend(Task):
+    """As version 1 of the API was first."""
+
+    name = "old-blend"
+    help = "Many pictures as one."
+    takes = "pixels"
+
+    def gathers(self, **options: Any) -> bool:
+        return True
+
+    def transform(self, content, context):  # type: ignore[no-untyped-def]
+        return np.mean([named.content for named in content], axis=0).astype(np.uint8)
+
+
+class OldStyle(Task):
+    name = "old-style"
+    help = "Styles."
+
+    def makes_style(self, **options: Any) -> bool:
+        return True
+
+    def transform(self, content, context):  # type: ignore[no-untyped-def]
+        return Style(content.z_style, content.width, content.height)
+
+
+def test_plugins_that_define_the_names_of_before_go_on(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = load_plugins()
+    monkeypatch.setattr("pmavae_cli.main.load_plugins", lambda: registry)
+    registry.tasks |= {"old-blend": OldBlend(), "old-style": OldStyle()}
+    assert run("old-blend", "a.png", "b.png").lines == ["old-blend.png"]
+    assert pixels("old-blend.png").shape == pixels("a.png").shape
+    assert run("old-style", "a.png").lines == ["a.style.safetensors"]
+    run("old-style", "a.png", "-o", "a.jpg", status=2)
+    assert (Blend().takes, OldBlend().takes, OldBlend().input_kind) == ("latents", "pixels", "pixels")
 
 
 def test_styles_by_the_installed_command(installed: Command, here: Path) -> None:

@@ -141,4 +141,4 @@ def test_wrong_usage(run: Command, wrong: tuple[str, str]) -> None:
 
 def test_the_task_declares_what_it_does() -> None:
     task = TextureVary()
-    assert task.count(variants=7) == 7 and task.takes == "latents" and task.weights == "texture-vary"
+    assert task.count(variants=7) == 7 and task.input_kind == "latents" and task.weights == "texture-vary"

@@ -30,7 +30,7 @@ class Watched(Task):
 
     name = "watched"
     help = "Keep the pixels."
-    takes = "pixels"
+    input_kind = "pixels"
 
     def __init__(self) -> None:
         self.done = 0

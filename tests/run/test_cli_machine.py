@@ -79,7 +79,7 @@ def test_no_color_is_heeded_on_a_terminal(here: Path, monkeypatch: pytest.Monkey
 class Hungry(Task):
     name = "hungry"
     help = "Have no memory for the second picture."
-    takes = "pixels"
+    input_kind = "pixels"
 
     def __init__(self, error: Exception) -> None:
         self.error = error

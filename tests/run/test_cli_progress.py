@@ -29,7 +29,7 @@ from pathlib import Path
 from pmavae_cli.api import Task, hookimpl
 
 class Steps(Task):
-    name, help, takes = "steps", "Wait for the test.", "pixels"
+    name, help, input_kind = "steps", "Wait for the test.", "pixels"
 
     def transform(self, pixels, context):
         mark = int(pixels[0, 0, 0])

@@ -21,7 +21,7 @@ PMAVAE_API = 1
 class Deblur(Task):
     name = "deblur"
     help = "Make pictures sharper that are a little out of focus."
-    takes = "pixels"
+    input_kind = "pixels"
     weights = "deblur"
     params = (
         click.Option(["--strength"], type=click.FloatRange(0, 1), default=1.0, help="How much. Default: 1."),

@@ -41,7 +41,7 @@ class Blend(Task):
         ),
     )
 
-    def gathers(self, **options: Any) -> bool:
+    def many_to_one(self, **options: Any) -> bool:
         return True
 
     def transform(self, content: list[Named], context: Context, numbers: list[float] | None) -> Latents:
