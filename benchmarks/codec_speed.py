@@ -32,6 +32,7 @@ from torch import nn
 from pmavae import PMAVAE, PRESETS
 from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.inference.fused import set_precision
+from pmavae.inference.offload import Budget
 
 
 def parameters(network: nn.Module) -> int:
@@ -66,8 +67,8 @@ def through_peer(peer: nn.Module, pixels: Pixels) -> Pixels:
     return to_pixels(peer.decode(latent).sample[0].clamp_(0, 1))  # type: ignore[operator]
 
 
-def through(model: PMAVAE, pixels: Pixels, working_bytes: int) -> Pixels:
-    model.working_bytes = working_bytes
+def through(model: PMAVAE, pixels: Pixels, budget: Budget) -> Pixels:
+    model.budget = budget
     return model.decode_pixels(model.encode(pixels))
 
 
@@ -84,7 +85,7 @@ def main() -> None:
     for preset in args.presets.split(","):
         torch.manual_seed(0)
         model = PMAVAE(PRESETS[preset]).eval()
-        usual = model.working_bytes
+        usual = model.budget
         peer = peer_of(parameters(model))
         print(
             f"{preset}: {parameters(model) / 1e6:.2f} M parameters, the peer {parameters(peer) / 1e6:.2f} M"
@@ -95,7 +96,7 @@ def main() -> None:
             functions: dict[str, Callable[[], object]] = {
                 "peer": lambda p=pixels, n=peer: through_peer(n, p),
                 "default": lambda p=pixels, m=model, b=usual: through(m, p, b),
-                "whole": lambda p=pixels, m=model: through(m, p, 1 << 50),
+                "whole": lambda p=pixels, m=model: through(m, p, Budget(1 << 50)),
             }
             for threads in dict.fromkeys(int(n) or cores for n in args.threads.split(",")):
                 torch.set_num_threads(threads)

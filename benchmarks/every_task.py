@@ -1,7 +1,7 @@
 """Command lines of every task on small pictures of every kind, for `same_outputs.py`; it prints nothing.
 
 The pictures are parts of those in `examples/`: a JPEG file, one that is turned, 16 bits, transparency, greys,
-noise, and pictures that take more than one band or tile. Some lines are run with a low limit of what is
+noise, and pictures that take more than one strip or tile. Some lines are run with a low limit of what is
 read as a whole, so that the picture is read and written by strips.
 """
 
@@ -192,7 +192,7 @@ def make_inputs(folder: Path) -> None:
     ramp.resize((100, 76)).save(folder / "mask.png")
     part("style-starry-night", 200, 100, 300, 240).save(folder / "style-1.jpg", quality=90)
     part("style-hollyhocks", 300, 400, 240, 300).save(folder / "style-2.jpg", quality=90)
-    wide = part("content-ridge", 0, 0, 1280, 852)  # more than a band of 64 MiB takes
+    wide = part("content-ridge", 0, 0, 1280, 852)  # more than a strip of 64 MiB takes
     wide.save(folder / "wide.jpg", quality=85)
     sixteen_bits(wide.crop((0, 200, 1280, 641)), folder / "wide-deep.png")
     (folder / DAMAGED).write_bytes((folder / "photo.jpg").read_bytes()[:3000])

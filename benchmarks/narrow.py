@@ -38,7 +38,7 @@ from torch import Tensor
 
 from pmavae import PMAVAE
 from pmavae.images.pixels import Pixels, to_pixels
-from pmavae.inference.decoding import decode
+from pmavae.inference.engine import decode
 from pmavae.inference.fused import conv_add, conv_silu, fast_dtype, strips_of
 from pmavae.model import MobileConv
 

@@ -3,7 +3,7 @@
     python benchmarks/scaling.py [--preset tiny] [--sides 256,512,1024,2048,4096] [--threads 1] [--runs 3]
 
 Encoding and decoding from pixels to pixels, with the whole picture at once and with the default memory,
-which takes large pictures in bands. The sides are timed in turn with 512², so that each ratio is of
+which takes large pictures in strips. The sides are timed in turn with 512², so that each ratio is of
 neighbours in time. Prints for every side and path the processor time a pixel over that at 512² and the same
 in wall time. At 4096² the whole picture takes about 5 GB.
 """
@@ -21,12 +21,13 @@ from in_turn import in_turn
 
 from pmavae import PMAVAE, PRESETS
 from pmavae.images.pixels import Pixels
+from pmavae.inference.offload import Budget
 
 SIDE = 512  # that others are compared with
 
 
-def through(model: PMAVAE, pixels: Pixels, working_bytes: int) -> Pixels:
-    model.working_bytes = working_bytes
+def through(model: PMAVAE, pixels: Pixels, budget: Budget) -> Pixels:
+    model.budget = budget
     return model.decode_pixels(model.encode(pixels))
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     model = PMAVAE(PRESETS[args.preset]).eval()
-    usual = model.working_bytes
+    usual = model.budget
     random = np.random.default_rng(0)
 
     def picture(side: int) -> Pixels:
@@ -51,8 +52,8 @@ def main() -> None:
         pixels = picture(side)
         costs = in_turn(
             {
-                "base": lambda: through(model, base, 1 << 50),
-                "whole": lambda p=pixels: through(model, p, 1 << 50),
+                "base": lambda: through(model, base, Budget(1 << 50)),
+                "whole": lambda p=pixels: through(model, p, Budget(1 << 50)),
                 "default": lambda p=pixels: through(model, p, usual),
             },
             args.runs,

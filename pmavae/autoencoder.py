@@ -13,13 +13,11 @@ from numpy.typing import DTypeLike
 from PIL import Image
 from torch import Tensor
 
-from pmavae.config import BASE_STRIDE, MIN_SIZE, ModelConfig
+from pmavae.config import MIN_SIZE, ModelConfig
 from pmavae.errors import ImageError, WeightsError
-from pmavae.images.pixels import ArrayRows, Pixels, RowSource, style_view, to_pixels
-from pmavae.inference.decoding import decode, decode_in_bands
-from pmavae.inference.encoding import encode, encode_in_bands
-from pmavae.inference.fused import decoding_dtype
-from pmavae.inference.strips import WORKING_BYTES, fitting_rows, widest
+from pmavae.images.pixels import ArrayRows, Pixels, RowSource, style_view
+from pmavae.inference.engine import decode, decode_rows, encode, encode_rows
+from pmavae.inference.offload import Budget
 from pmavae.latents import Latents, Style, expected_shapes, padded
 from pmavae.model import Decoder, Encoder
 from pmavae.network_configs import FEATURES_TASK, VMAMBA_TASK
@@ -27,6 +25,8 @@ from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.network import Pretrained, check_config, refuse_foreign_config, write_config
 from pmavae.pretrained.resolve import Found, resolve
 from pmavae.pretrained.weights import ARCHITECTURE_VERSION
+
+DEFAULT = Budget()
 
 Picture = Tensor | Image.Image | np.ndarray[Any, Any]
 
@@ -45,19 +45,25 @@ def to_tensor(image: Picture) -> Tensor:
             )
         image = np.asarray(image.convert("RGB"))
     if isinstance(image, np.ndarray):
-        if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (3, 4) or image.shape[-1] != 3:
-            raise ImageError(f"expected a uint8 or uint16 array (H, W, 3), got {image.dtype} {image.shape}")
-        most = np.iinfo(image.dtype).max
+        _check_array(image)
         pixels = torch.from_numpy(image.copy()).reshape(-1, *image.shape[-3:])
-        image = pixels.permute(0, 3, 1, 2).float() / most
+        image = pixels.permute(0, 3, 1, 2).float() / np.iinfo(image.dtype).max
     if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
         raise ImageError(f"expected a float tensor (B, 3, H, W) in [0, 1], got {tuple(image.shape)}")
     if image.shape[0] == 0:
         raise ImageError("the batch is empty")
-    if min(image.shape[-2:]) < MIN_SIZE:
-        height, width = image.shape[-2:]
-        raise ImageError(f"{width}×{height} px is too small: both sides must be at least {MIN_SIZE} px")
+    _check_size(*image.shape[-2:])
     return image.float()
+
+
+def _check_array(image: np.ndarray[Any, Any]) -> None:
+    if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (3, 4) or image.shape[-1] != 3:
+        raise ImageError(f"expected a uint8 or uint16 array (H, W, 3), got {image.dtype} {image.shape}")
+
+
+def _check_size(height: int, width: int) -> None:
+    if min(height, width) < MIN_SIZE:
+        raise ImageError(f"{width}×{height} px is too small: both sides must be at least {MIN_SIZE} px")
 
 
 def reflect_pad(picture: Tensor) -> Tensor:
@@ -76,26 +82,27 @@ class PMAVAE(Pretrained):
 
     config_type, tasks = ModelConfig, ("base",)
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, budget: Budget = DEFAULT) -> None:
         super().__init__()
         self.config = config
+        self.budget = budget
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.working_bytes = WORKING_BYTES  # beyond which large pictures are computed in bands
 
     @torch.no_grad()
     def encode(self, image: Picture | RowSource) -> Latents:
         """The posterior means and log-variances of a batch of pictures; see `to_tensor`.
 
-        An array of one picture whose features would take more than `working_bytes` is encoded in bands, and
-        so is a `RowSource`, which is read twice.
+        An array of one picture that is too large for the budget is encoded in strips, and so is a
+        `RowSource`, which is then read twice.
         """
+        if isinstance(image, np.ndarray) and image.ndim == 3:
+            _check_array(image)
+            _check_size(*image.shape[:2])
+            image = ArrayRows(image)
         if isinstance(image, RowSource):
             height, width = image.shape[:2]
-            posterior = encode_in_bands(self.encoder, image, self.device, self.working_bytes)
-        elif isinstance(image, np.ndarray) and self._is_large(image):
-            height, width = image.shape[:2]
-            posterior = encode_in_bands(self.encoder, ArrayRows(image), self.device, self.working_bytes)
+            posterior = encode_rows(self.encoder, image, self.device, self.budget)
         else:
             picture = to_tensor(image).to(self.device)
             height, width = picture.shape[-2:]
@@ -117,22 +124,16 @@ class PMAVAE(Pretrained):
         Takes latents of any floating dtype and memory layout and gives the same bytes for all layouts:
         convolutions round differently in channels-last memory, which an encoder's latents are in.
         """
-        return self._decoded(self._checked(latents))
-
-    @torch.no_grad()
-    def _decoded(self, z: Latents, dtype: DTypeLike | None = None) -> Tensor:
-        """What `decode` gives; with a dtype, to be rounded to it. z: `_checked`."""
+        z = self._checked(latents)
         painted = bool(z.z_style[:, -1].any())
-        fine = None if dtype is None else decoding_dtype(self.device, dtype, painted)
-        picture = decode(self.decoder, z.z_base, z.z_detail, z.z_style, painted, fine)
+        picture = decode(self.decoder, z.z_base, z.z_detail, z.z_style, painted)
         return picture[..., : z.height, : z.width].clamp(0, 1)
 
-    @torch.no_grad()
     def decode_pixels(self, latents: Latents, dtype: DTypeLike = np.uint8) -> Pixels:
         """What `decode` gives for one picture as (height, width, 3), uint8 or uint16.
 
-        In bands where its features would take more than `working_bytes`. Raises as `decode` does, and
-        ValueError for a batch of several.
+        In strips where it is too large for the budget. Raises as `decode` does, and ValueError for a batch
+        of several.
         """
         pixels: Pixels | None = None
         top = 0
@@ -153,17 +154,7 @@ class PMAVAE(Pretrained):
         """
         if latents.z_base.shape[0] != 1:
             raise ValueError(f"expected the latents of one picture, got {latents.z_base.shape[0]}")
-        checked = self._checked(latents)
-        rows, columns = (-(-side // BASE_STRIDE) for side in (latents.height, latents.width))
-        if rows <= fitting_rows(columns * BASE_STRIDE, widest(self.decoder.stage2), self.working_bytes):
-            return iter([to_pixels(self._decoded(checked, dtype)[0], dtype)])
-        return decode_in_bands(self.decoder, checked, dtype, self.working_bytes)
-
-    def _is_large(self, pixels: np.ndarray[Any, Any]) -> bool:
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype not in (np.uint8, np.uint16):
-            return False
-        rows, columns = (-(-side // BASE_STRIDE) for side in pixels.shape[:2])
-        return rows > fitting_rows(columns * BASE_STRIDE, widest(self.encoder.stages[0]), self.working_bytes)
+        return decode_rows(self.decoder, self._checked(latents), dtype, self.budget)
 
     def _checked(self, latents: Latents) -> Latents:
         """Latents of this model's shapes, on its device, float32 and in one memory layout."""
@@ -179,11 +170,17 @@ class PMAVAE(Pretrained):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path | Found, index: WeightsIndex | None = None, **options: Any
+        cls,
+        name_or_path: str | Path | Found,
+        index: WeightsIndex | None = None,
+        *,
+        revision: str | None = None,
+        offline: bool = False,
+        **build: Any,
     ) -> PMAVAE:
         """As `Pretrained.from_pretrained`; raises WeightsError too where a config.json beside differs."""
-        found = resolve(name_or_path, index=index, **options)
-        model = super().from_pretrained(found)
+        found = resolve(name_or_path, index=index, revision=revision, offline=offline)
+        model = super().from_pretrained(found, **build)
         check_config(found.path, model.config.to_dict(), model.weights_id, ARCHITECTURE_VERSION)
         return model
 

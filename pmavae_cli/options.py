@@ -77,7 +77,7 @@ def _switch(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     return value
 
 
-SMALLEST = 64 << 20  # below it, bands and tiles are mostly margin, and a wide picture takes more anyway
+SMALLEST = 64 << 20  # below it, strips and tiles are mostly margin, and a wide picture takes more anyway
 SHARE = 0.8  # of the free memory, where nothing is said
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

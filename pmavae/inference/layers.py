@@ -22,7 +22,7 @@ from pmavae.inference.fused import (
     sums_of,
     with_neighbours,
 )
-from pmavae.inference.offload import empty_map, in_strips, let_go
+from pmavae.inference.offload import Budget, empty_map, in_strips, let_go
 from pmavae.latents import log_statistics
 from pmavae.model import FiLM, MobileConv, PaintBlock, ParallelMambaBlock, ShuffleUp, Stage, grain
 from pmavae.scan import DIRECTIONS, can_fuse, fused_scan_for
@@ -31,20 +31,23 @@ from pmavae.ss2d import SS2D, by_fused_scan
 PART = 1 << 18  # numbers whose statistics are taken at a time
 
 
-def forward(module: nn.Module, x: Tensor, *codes: Any) -> Tensor:
-    """module(x, *codes), by its fast form where it has one and x (B, C, H, W) is one picture to be fused."""
+def forward(module: nn.Module, x: Tensor, *codes: Tensor | None, budget: Budget | None = None) -> Tensor:
+    """module(x, *codes), by its fast form where it has one and x (B, C, H, W) is one picture to be fused.
+
+    budget: what a picture has to keep that is too large to be computed at once.
+    """
     fast = _FORWARDS.get(type(module)) if x.shape[0] == 1 and can_fuse(x) else None
-    result: Tensor = fast(module, x, *codes) if fast else module(x, *codes)
+    result: Tensor = fast(module, x, *codes, budget=budget) if fast else module(x, *codes)
     return result
 
 
 def steps(
-    stage: Stage, style: Tensor, brush: Tensor | None, amount: Tensor
+    stage: Stage, style: Tensor, brush: Tensor | None, amount: Tensor, budget: Budget | None = None
 ) -> list[Callable[[Tensor], Tensor]]:
     """The blocks, one after the other: who calls them need not hold what went into the first."""
 
     def step(block: nn.Module, *codes: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda x: forward(block, x, *codes)
+        return lambda x: forward(block, x, *codes, budget=budget)
 
     plain = [step(block, style) for block in stage.blocks]
     return plain if brush is None else [*plain, *(step(block, brush, amount) for block in stage.paint)]
@@ -57,7 +60,9 @@ def shuffle_up(up: ShuffleUp, x: Tensor) -> Tensor:
     return result
 
 
-def mobile_conv(block: MobileConv, x: Tensor, style: Tensor | None = None) -> Tensor:
+def mobile_conv(
+    block: MobileConv, x: Tensor, style: Tensor | None = None, budget: Budget | None = None
+) -> Tensor:
     """A block of one picture."""
     strips = strips_of(x, block.expand.out_channels)
     if len(strips) == 1 or not x.is_contiguous(memory_format=torch.channels_last):
@@ -67,7 +72,7 @@ def mobile_conv(block: MobileConv, x: Tensor, style: Tensor | None = None) -> Te
     parts = [_before_gate_of(block, x, rows, weight, bias) for rows in strips]
     total = torch.stack([sums_of(part) for part in parts]).sum(0)
     gate = block.squeeze_excite.gate(total / (x.shape[2] * x.shape[3]))[0]
-    result = torch.empty_like(x)
+    result = empty_map(tuple(x.shape), x, budget)
     parts.reverse()
     for rows in strips:  # popped, so that a strip's memory serves the next
         result[:, :, rows] = after_gate(block, parts.pop(), x[:, :, rows], gate)
@@ -109,7 +114,9 @@ def of_one(film: FiLM, style: Tensor) -> tuple[Tensor, Tensor]:
     return scale, shift
 
 
-def mamba_block(block: ParallelMambaBlock, x: Tensor, style: Tensor | None = None) -> Tensor:
+def mamba_block(
+    block: ParallelMambaBlock, x: Tensor, style: Tensor | None = None, budget: Budget | None = None
+) -> Tensor:
     """A block of one picture.
 
     Large ones in strips of rows, but for the scan: of whole maps there are then x, two of the scan and no
@@ -137,9 +144,9 @@ def mamba_block(block: ParallelMambaBlock, x: Tensor, style: Tensor | None = Non
         y = block.norm1(x)
         z = local(y)
         gated = project.weight * squeeze_excite.gate(means_of(z))[0][:, None, None]
-        return finished(z, x, _before_projection(block.ss2d, y), gated)
+        return finished(z, x, _before_projection(block.ss2d, y, budget), gated)
 
-    u = empty_map(tuple(x.shape), x)
+    u = empty_map(tuple(x.shape), x, budget)
     total = torch.zeros(x.shape[1], dtype=torch.float64)
     for rows in strips:
         outer, inner = with_neighbours(x, rows)
@@ -149,7 +156,7 @@ def mamba_block(block: ParallelMambaBlock, x: Tensor, style: Tensor | None = Non
         let_go(2 * y.numel() * y.element_size())
     mean = (total / (x.shape[2] * x.shape[3])).to(x.dtype)
     gated = project.weight * squeeze_excite.gate(mean[None])[0][:, None, None]
-    scanned = selective_scan(block.ss2d, u.permute(0, 2, 3, 1))
+    scanned = selective_scan(block.ss2d, u.permute(0, 2, 3, 1), budget)
     result = u  # what was scanned is not needed again
     for rows in strips:
         outer, inner = with_neighbours(x, rows)
@@ -160,9 +167,9 @@ def mamba_block(block: ParallelMambaBlock, x: Tensor, style: Tensor | None = Non
     return result
 
 
-def _before_projection(ss2d: SS2D, x: Tensor) -> Tensor:
+def _before_projection(ss2d: SS2D, x: Tensor, budget: Budget | None) -> Tensor:
     """All of SS2D but the last projection."""
-    y = selective_scan(ss2d, _scanned_in(ss2d, x).permute(0, 2, 3, 1))  # (B, H, W, C)
+    y = selective_scan(ss2d, _scanned_in(ss2d, x).permute(0, 2, 3, 1), budget)  # (B, H, W, C)
     normed: Tensor = ss2d.out_norm(y)
     return normed.permute(0, 3, 1, 2)
 
@@ -172,7 +179,7 @@ def _scanned_in(ss2d: SS2D, x: Tensor) -> Tensor:
     return conv_silu(conv_alone(x, ss2d.in_proj), ss2d.conv, ss2d.conv.weight, ss2d.conv.bias)
 
 
-def selective_scan(ss2d: SS2D, u: Tensor) -> Tensor:
+def selective_scan(ss2d: SS2D, u: Tensor, budget: Budget | None = None) -> Tensor:
     """What `SS2D.selective_scan` gives of u (B, H, W, C); large maps are in files."""
     scan = fused_scan_for(u)
     if scan is None:
@@ -183,8 +190,8 @@ def selective_scan(ss2d: SS2D, u: Tensor) -> Tensor:
         return F.linear(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
 
     by_channel = u.permute(0, 3, 1, 2)
-    projected = in_strips(project, by_channel, weight.shape[0]).permute(0, 2, 3, 1)
-    out = empty_map(tuple(by_channel.shape), u).permute(0, 2, 3, 1)
+    projected = in_strips(project, by_channel, weight.shape[0], budget).permute(0, 2, 3, 1)
+    out = empty_map(tuple(by_channel.shape), u, budget).permute(0, 2, 3, 1)
     return by_fused_scan(
         scan,
         u,
@@ -198,7 +205,9 @@ def selective_scan(ss2d: SS2D, u: Tensor) -> Tensor:
     )
 
 
-def paint_block(block: PaintBlock, x: Tensor, brush: Tensor, amount: Tensor) -> Tensor:
+def paint_block(
+    block: PaintBlock, x: Tensor, brush: Tensor, amount: Tensor, budget: Budget | None = None
+) -> Tensor:
     """A block of one picture; a large one in strips of rows."""
     if block.training:
         return cast(Tensor, block(x, brush, amount))
@@ -206,7 +215,7 @@ def paint_block(block: PaintBlock, x: Tensor, brush: Tensor, amount: Tensor) -> 
     strips = strips_of(x, 2 * x.shape[1])
     if len(strips) == 1:
         return with_noise(block, x, grain(height, width, x.device), brush, amount)
-    result = empty_map(tuple(x.shape), x)
+    result = empty_map(tuple(x.shape), x, budget)
     for rows in strips:
         outer, inner = with_neighbours(x, rows, block.stroke.kernel_size[0] // 2)
         noise = grain(outer.shape[2], width, x.device, rows.start - inner.start)

@@ -1,4 +1,4 @@
-"""Feature maps that are too large for memory, in files without a name that are mapped into it.
+"""How much memory features may take, and maps that take more: in files without a name, mapped into it.
 
 The coarse stages of a network see a picture as a whole, so their maps grow with it. What is computed from
 them goes strip by strip; a map that lives in a file need not stay resident between strips. Its pages are the
@@ -9,12 +9,12 @@ does with memory that is freed.
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from weakref import WeakSet
@@ -22,33 +22,37 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
+from pmavae.config import BASE_STRIDE
 from pmavae.inference.fused import strips_of
 
+LIVE = 2.0  # maps of the widest features that live at the same time
 RESIDENT = 64 << 20  # bytes of maps in files that are touched before they are let go
 
-_largest: ContextVar[int | None] = ContextVar("largest", default=None)
 _mapped: WeakSet[mmap.mmap] = WeakSet()
 _touched = 0
 
 
-@contextmanager
-def maps_in_memory_up_to(size: int) -> Iterator[None]:
-    """Within it, `empty_map` gives maps of more than `size` bytes a file each."""
-    token = _largest.set(size)
-    try:
-        yield
-    finally:
-        _largest.reset(token)
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that features may take at a time, about: what needs more is computed part by part."""
+
+    strip: int = 144 << 20  # of a strip of a picture that is encoded or decoded; larger maps are in files
+    tile: int = 448 << 20  # of a tile of a picture that is restored
+
+    def rows(self, width: int, channels: int) -> int:
+        """Rows of 16 px of a picture whose features, so many channels at a stride of 2, are a strip."""
+        row_bytes = width / 2 * channels * 4 * (BASE_STRIDE / 2) * LIVE
+        return max(1, int(self.strip / row_bytes))
 
 
-def empty_map(shape: tuple[int, ...], like: Tensor) -> Tensor:
+def empty_map(shape: tuple[int, ...], like: Tensor, budget: Budget | None) -> Tensor:
     """A map (B, C, H, W) in channels-last memory, of the kind and on the device of `like`, with any values.
 
-    In memory where it is small, no CPU's, or where no file can have so many bytes.
+    In memory where it is small or has no budget, no CPU's, or where no file can have so many bytes.
     """
-    elements = shape[0] * shape[1] * shape[2] * shape[3]
-    largest, size = _largest.get(), elements * like.element_size()
-    if largest is not None and size > largest and like.device.type == "cpu" and (pages := _new_file(size)):
+    elements = math.prod(shape)
+    size = elements * like.element_size()
+    if budget and size > budget.strip and like.device.type == "cpu" and (pages := _new_file(size)):
         _mapped.add(pages)
         if hasattr(pages, "madvise"):
             pages.madvise(mmap.MADV_RANDOM)  # else a column read brings in megabytes around each of its rows
@@ -73,21 +77,22 @@ def in_strips(
     layer: Callable[[Tensor], Tensor],
     x: Tensor,
     channels: int,
+    budget: Budget | None,
     *,
     reach: int = 0,
     rows_in: int = 1,
     rows_out: int = 1,
 ) -> Tensor:
-    """layer(x), a map of so many channels; strip by strip where large maps are in files.
+    """layer(x), a map of so many channels; strip by strip where there is a budget to keep.
 
     The layer makes `rows_out` rows of every `rows_in`, and columns alike, and looks `reach` times as many
     rows up and down.
     """
-    if _largest.get() is None:
+    if budget is None:
         return layer(x)
     batch, _, height, width = x.shape
     shape = (batch, channels, height * rows_out // rows_in, width * rows_out // rows_in)
-    result = empty_map(shape, x)
+    result = empty_map(shape, x, budget)
     units = height // rows_in
     step = max(1, strips_of(result, max(channels, x.shape[1]))[0].stop // rows_out)
     for first in range(0, units, step):
@@ -101,15 +106,18 @@ def in_strips(
 
 
 def both_in_strips(
-    step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], base: Tensor, detail: Tensor
+    step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    base: Tensor,
+    detail: Tensor,
+    budget: Budget | None,
 ) -> tuple[Tensor, Tensor]:
     """step(base, detail), of the same two shapes; strip by strip where that saves memory.
 
     detail has twice as many rows as base, and a row of base is computed with its two.
     """
-    if _largest.get() is None:
+    if budget is None:
         return step(base, detail)
-    wholes = empty_map(tuple(base.shape), base), empty_map(tuple(detail.shape), detail)
+    wholes = empty_map(tuple(base.shape), base, budget), empty_map(tuple(detail.shape), detail, budget)
     for rows in strips_of(base, 4 * max(base.shape[1], detail.shape[1])):
         twice = slice(2 * rows.start, 2 * rows.stop)
         wholes[0][:, :, rows], wholes[1][:, :, twice] = step(base[:, :, rows], detail[:, :, twice])

@@ -59,15 +59,16 @@ class Pretrained(nn.Module):
         task: str | None = None,
         revision: str | None = None,
         offline: bool = False,
+        **build: Any,
     ) -> Self:
         """Load a preset ("tiny"), a manifest id, a weights file, a folder with model.safetensors, or
         `org/name[@revision][:file]` of the Hugging Face Hub.
 
         `task` is what the weights must be for, where a class serves several. `revision` is a branch, a tag or
-        a commit of a repository; `offline` opens no socket and takes what is in the Hub's cache. Only
-        safetensors are read. The network is on the CPU in float32 and in evaluation mode. Raises
-        WeightsError, in one sentence, where the file is missing, damaged, of another task or of another
-        architecture version, or does not fit its own configuration.
+        a commit of a repository; `offline` opens no socket and takes what is in the Hub's cache. `build` is
+        what the class takes beside its configuration. Only safetensors are read. The network is on the CPU
+        in float32 and in evaluation mode. Raises WeightsError, in one sentence, where the file is missing,
+        damaged, of another task or of another architecture version, or does not fit its own configuration.
         """
         tasks = (task,) if task else cls.tasks
         found = resolve(name_or_path, tasks[0], index, revision=revision, offline=offline)
@@ -77,7 +78,7 @@ class Pretrained(nn.Module):
             if not isinstance(config, cls.config_type) or getattr(config, "task", "base") not in tasks:
                 raise cls.wrong_weights(found.path, getattr(config, "task", "base"), tasks[0])
             with weightless():
-                made.append(cls(config))
+                made.append(cls(config, **build))
             return shapes_of(made[0])
 
         loaded = load_weights(found.path, found.entry, shapes)
@@ -226,14 +227,15 @@ def load_task_model(
     task: str,
     build: Builder | None = None,
     index: WeightsIndex | None = None,
+    **options: Any,
 ) -> Any:
-    """Load the network of a task, as `Pretrained.from_pretrained` does.
+    """Load the network of a task, as `Pretrained.from_pretrained` does with these options.
 
     `build` makes the network of a task that is not pmavae's own.
     """
     if build is None or task in NETWORKS:
         kind = network_class(task if task in NETWORKS else RESTORATIONS[0])
-        return kind.from_pretrained(name_or_path, index, task=task)
+        return kind.from_pretrained(name_or_path, index, task=task, **options)
     return TaskNetwork.from_pretrained(name_or_path, task, build, index)
 
 

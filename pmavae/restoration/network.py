@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pmavae.inference.offload import Budget
 from pmavae.model import zero_init
 from pmavae.network_configs import RESTORATIONS, RestorationConfig
 from pmavae.pretrained.network import Pretrained
-
-TILE_BYTES = 448 << 20  # what the features of one tile may take, where nobody says otherwise
 
 
 class ResidualBlock(nn.Module):
@@ -57,9 +56,10 @@ class Restorer(Pretrained):
 
     config_type, tasks = RestorationConfig, RESTORATIONS
 
-    def __init__(self, config: RestorationConfig) -> None:
+    def __init__(self, config: RestorationConfig, budget: Budget | None = None) -> None:
         super().__init__()
         self.config = config
+        self.budget = budget or Budget()  # of tiles, where nobody says how large they are
         c1, c2, c4 = config.channels
         n1, n2, n4 = config.blocks
         self.stem = nn.Conv2d(3 * config.stem_stride**2 + 2, c1, 3, padding=1)
@@ -70,9 +70,6 @@ class Restorer(Pretrained):
         self.bottom = _stage(c4, n4)
         self.up2, self.up1 = _up(c4, c2), _up(c2, c1)
         self.heads = nn.ModuleDict({str(scale): self._head(scale) for scale in config.scales})
-        self.working_bytes = TILE_BYTES  # of the features of a tile, where nobody says how large it is
-        self.weights_id = "untrained"
-        self.weights_sha256 = ""
 
     def _head(self, scale: int) -> nn.Sequential:
         c1, factor = self.config.channels[0], scale * self.config.stem_stride

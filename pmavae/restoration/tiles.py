@@ -15,9 +15,10 @@ from torch import Tensor
 
 from pmavae.images.pixels import Pixels, to_pixels, to_unit
 from pmavae.inference.fused import fast_dtype
+from pmavae.inference.offload import Budget
 from pmavae.network_configs import RestorationConfig
 from pmavae.restoration.levels import Levels
-from pmavae.restoration.network import TILE_BYTES, Restorer
+from pmavae.restoration.network import Restorer
 
 LIVE_FEATURES = 7  # maps of the finest stride that live at the same time, measured in float32
 
@@ -32,10 +33,10 @@ class Tile:
     outer_columns: slice
 
 
-def default_tile(config: RestorationConfig, working_bytes: int = TILE_BYTES) -> int:
-    """The side in px of tiles whose features take so many bytes with their margin."""
+def default_tile(config: RestorationConfig, budget: Budget) -> int:
+    """The side in px of tiles whose features, with their margin, the budget has room for."""
     per_pixel = LIVE_FEATURES * 4 * config.channels[0] / config.stem_stride**2
-    side = int((working_bytes / per_pixel) ** 0.5) - 2 * config.margin
+    side = int((budget.tile / per_pixel) ** 0.5) - 2 * config.margin
     return max(config.multiple, side // config.multiple * config.multiple)
 
 
@@ -99,14 +100,14 @@ def restore_pixels(
 ) -> Pixels:
     """(H, W, 3), uint8 or uint16, to (scale·H, scale·W, 3) of the same type.
 
-    In tiles of `tile` px, 0 for the whole picture at once, None for what `model.working_bytes` hold. Beyond
+    In tiles of `tile` px, 0 for the whole picture at once, None for what `model.budget` has room for. Beyond
     the two pictures it needs memory for one tile. Where a GPU has too little for that, it begins anew with
     tiles of half the side, once, and says so to `report`. `progress` is called with the number of tiles done
     and of all. Raises as `restore` does.
     """
     scale = scale or model.config.scales[0]
     longer_side = max(pixels.shape[:2])
-    side = default_tile(model.config, model.working_bytes) if tile is None else tile or longer_side
+    side = default_tile(model.config, model.budget) if tile is None else tile or longer_side
     try:
         return _in_tiles(model, pixels, levels, scale, fidelity, side, progress)
     except torch.OutOfMemoryError:

@@ -71,8 +71,6 @@ class TexturePrior(Pretrained):
         self.blocks = nn.ModuleList([PriorBlock(config.width) for _ in range(config.depth)])
         self.norm = ChannelNorm(config.width)
         self.head = zero_init(nn.Conv2d(config.width, pattern, 3, padding=1))
-        self.weights_id = "untrained"
-        self.weights_sha256 = ""
 
     @property
     def device(self) -> torch.device:

@@ -16,7 +16,7 @@ from pmavae.errors import ImageError, PMAVAEError
 from pmavae.files.latent_file import LatentHeader, latents_to_bytes, read_latents
 from pmavae.images.metrics import psnr, ssim
 from pmavae.images.reading import SUFFIXES, decode_rgb
-from pmavae.inference.encoding import encode
+from pmavae.inference.engine import encode
 from pmavae.latents import split_style
 from pmavae.training.objectives.losses import ACTIVE_NATS, kl_per_channel
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from pmavae import PMAVAE, PRESETS
 from pmavae.errors import WeightsError
+from pmavae.inference.offload import Budget
 from pmavae.network_configs import FEATURES_TASK, RESTORATIONS
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.network import CODEC_BOUND, Builder, TaskNetwork, load_task_model, network_class
@@ -40,10 +41,9 @@ class RunModels:
         """The autoencoder. Raises WeightsError."""
         asked = self.options.weights if self.task_weights is None else None
         name = asked or self.options.preset
-        model = PMAVAE.from_pretrained(self._found(name, "base"))
+        model = PMAVAE.from_pretrained(self._found(name, "base"), budget=self._budget)
         self._check_preset(name, model.config.preset)
         self._tell(model.weights_id)
-        model.working_bytes = budget(self.options.max_memory, model.working_bytes)
         return model.to(self.device)
 
     @cached_property
@@ -60,14 +60,13 @@ class RunModels:
             other = "tiny" if "tiny" in presets else presets[0]
             self.console.detail(f"{task} has no weights of preset {name}, those of {other} are used")
             name = other
-        model = load_task_model(self._found(name, task), task, self.build_network)
+        options: dict[str, Any] = {"budget": self._budget} if task in RESTORATIONS else {}
+        model = load_task_model(self._found(name, task), task, self.build_network, **options)
         if self.options.weights:
             self._check_preset(name, model.config.preset)
         if task in CODEC_BOUND:
             model.check_codec(self.model)
         self._tell(model.weights_id)
-        if task in RESTORATIONS:
-            model.working_bytes = budget(self.options.max_memory, model.working_bytes)
         network: nn.Module = model.network if isinstance(model, TaskNetwork) else model
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -76,6 +75,11 @@ class RunModels:
         """The network that compares pictures. Raises WeightsError."""
         network: FeatureNetwork = network_class(FEATURES_TASK).from_pretrained()
         return network.to(self.device)
+
+    @property
+    def _budget(self) -> Budget:
+        asked, usual = self.options.max_memory, Budget()
+        return Budget(strip=budget(asked, usual.strip), tile=budget(asked, usual.tile))
 
     def _found(self, name: str, task: str) -> Found:
         return find_weights(name, task, self.index, self.console, offline=self.options.offline)

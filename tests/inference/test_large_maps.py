@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pmavae import PMAVAE
-from pmavae.inference import offload as large_maps
-from pmavae.inference.offload import added, empty_map, in_strips, let_go, maps_in_memory_up_to
+from pmavae.inference import offload
+from pmavae.inference.offload import Budget, added, empty_map, in_strips, let_go
 
 LIKE = torch.empty(0)
 
@@ -33,30 +33,29 @@ def resident_pages_of_files() -> int:
 
 
 def test_a_small_map_is_in_memory() -> None:
-    with maps_in_memory_up_to(4 * 8 * 16 * 16):
-        small = empty_map((1, 8, 16, 16), LIKE)
-        assert not large_maps._mapped
-        large = empty_map((1, 8, 17, 16), LIKE)
-        assert len(large_maps._mapped) == 1
+    budget = Budget(4 * 8 * 16 * 16)
+    small = empty_map((1, 8, 16, 16), LIKE, budget)
+    assert not offload._mapped
+    large = empty_map((1, 8, 17, 16), LIKE, budget)
+    assert len(offload._mapped) == 1
     assert small.is_contiguous(memory_format=torch.channels_last)
     assert large.is_contiguous(memory_format=torch.channels_last)
     del large
-    assert not large_maps._mapped  # gone with its map
-    empty_map((1, 8, 17, 16), LIKE)
-    assert not large_maps._mapped  # nobody has asked for files
+    assert not offload._mapped  # gone with its map
+    empty_map((1, 8, 17, 16), LIKE, None)
+    assert not offload._mapped  # nobody has asked for files
 
 
 @pytest.mark.skipif(not hasattr(mmap.mmap, "madvise"), reason="the system is not told what it may let go")
 def test_what_is_let_go_keeps_its_values_and_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    with maps_in_memory_up_to(1):
-        large = empty_map((1, 64, 256, 512), LIKE)  # 32 MiB
+    large = empty_map((1, 64, 256, 512), LIKE, Budget(1))  # 32 MiB
     values = torch.randn(64, 512)
     for row in range(256):
         large[0, :, row] = values + row
     let_go(1)
     if sys.platform == "linux":
         before = resident_pages_of_files()
-    monkeypatch.setattr(large_maps, "RESIDENT", 1)
+    monkeypatch.setattr(offload, "RESIDENT", 1)
     let_go(1)
     if sys.platform == "linux":
         assert before - resident_pages_of_files() > 30_000
@@ -67,14 +66,11 @@ def test_a_file_has_no_name_and_is_where_it_is_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    make = large_maps.tempfile.TemporaryFile
-    monkeypatch.setattr(
-        large_maps.tempfile, "TemporaryFile", lambda dir: (asked.append(dir), make(dir=dir))[1]
-    )
+    make = offload.tempfile.TemporaryFile
+    monkeypatch.setattr(offload.tempfile, "TemporaryFile", lambda dir: (asked.append(dir), make(dir=dir))[1])
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(large_maps.tempfile, "tempdir", None)
-    with maps_in_memory_up_to(1):
-        large = empty_map((1, 4, 64, 64), LIKE)
+    monkeypatch.setattr(offload.tempfile, "tempdir", None)
+    large = empty_map((1, 4, 64, 64), LIKE, Budget(1))
     large.fill_(1)
     assert asked == [str(tmp_path)] and not list(tmp_path.iterdir())
 
@@ -84,9 +80,8 @@ def test_without_room_for_a_file_a_map_is_in_memory(monkeypatch: pytest.MonkeyPa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with maps_in_memory_up_to(1):
-        large = empty_map((1, 4, 64, 64), LIKE)
-    assert not large_maps._mapped and large.shape == (1, 4, 64, 64)
+    large = empty_map((1, 4, 64, 64), LIKE, Budget(1))
+    assert not offload._mapped and large.shape == (1, 4, 64, 64)
 
 
 LAYERS = {
@@ -105,10 +100,10 @@ LAYERS = {
 def test_a_layer_in_strips_is_the_layer(name: str, rows: int, columns: int, strip_bytes: int) -> None:
     layer, how = LAYERS[name]
     x = torch.randn(1, 5, 2 * rows, 2 * columns)
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad(), maps_in_memory_up_to(1):
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr("pmavae.inference.fused.STRIP_BYTES", strip_bytes)
-        made = in_strips(layer, x, **how)
-        assert large_maps._mapped
+        made = in_strips(layer, x, budget=Budget(1), **how)
+        assert offload._mapped
         torch.testing.assert_close(made, layer(x), rtol=1e-5, atol=1e-5)
         twice = made.clone()
         torch.testing.assert_close(added(twice, made), 2 * layer(x), rtol=1e-5, atol=1e-5)
@@ -119,7 +114,7 @@ def test_a_picture_is_the_same_bytes_with_its_maps_in_files(
     tiny: PMAVAE, amount: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = np.asarray(picture((400, 200)))
-    tiny.working_bytes = 1 << 16
+    tiny.budget = Budget(1 << 16)
 
     def there_and_back() -> tuple[torch.Tensor, np.ndarray]:  # type: ignore[type-arg]
         latents = tiny.encode(pixels)
@@ -128,12 +123,12 @@ def test_a_picture_is_the_same_bytes_with_its_maps_in_files(
         return latents.z_base, tiny.decode_pixels(latents.replace(z_style=z_style))
 
     with monkeypatch.context() as patch:
-        patch.setattr(large_maps, "_new_file", lambda size: None)
+        patch.setattr(offload, "_new_file", lambda size: None)
         base, decoded = there_and_back()
     files = []
-    make = large_maps._new_file
-    monkeypatch.setattr(large_maps, "_new_file", lambda size: (files.append(size), make(size))[1])
-    monkeypatch.setattr(large_maps, "RESIDENT", 1)
+    make = offload._new_file
+    monkeypatch.setattr(offload, "_new_file", lambda size: (files.append(size), make(size))[1])
+    monkeypatch.setattr(offload, "RESIDENT", 1)
     again = there_and_back()
-    assert len(files) > 10 and min(files) > tiny.working_bytes
+    assert len(files) > 10 and min(files) > tiny.budget.strip
     assert torch.equal(base, again[0]) and np.array_equal(decoded, again[1])

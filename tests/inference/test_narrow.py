@@ -14,8 +14,9 @@ from torch import Tensor
 from pmavae import PMAVAE
 from pmavae.images.pixels import Pixels, to_pixels
 from pmavae.inference import fused
-from pmavae.inference.decoding import decode
+from pmavae.inference.engine import decode
 from pmavae.inference.fused import conv_alone, decoding_dtype, fast_dtype, means_of, set_precision, sums_of
+from pmavae.inference.offload import Budget
 
 CPU = torch.device("cpu")
 
@@ -147,12 +148,12 @@ def test_the_command_line_turns_it_off(
 
 
 @computed
-@pytest.mark.parametrize("working_bytes", [1 << 40, 1], ids=["whole", "bands"])
+@pytest.mark.parametrize("budget", [Budget(1 << 40), Budget(1)], ids=["whole", "strips"])
 def test_only_unpainted_pixels_of_8_bits_are_decoded_in_bf16(
-    tiny: PMAVAE, working_bytes: int, monkeypatch: pytest.MonkeyPatch
+    tiny: PMAVAE, budget: Budget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    monkeypatch.setattr(tiny, "working_bytes", working_bytes)
+    monkeypatch.setattr(tiny, "budget", budget)
     z = tiny.encode(picture((96, 250)))
     painted = z.z_style.clone()
     painted[:, -1] = 0.5
@@ -173,7 +174,7 @@ def test_only_unpainted_pixels_of_8_bits_are_decoded_in_bf16(
 def test_in_bf16_bands_are_the_whole(tiny: PMAVAE, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
     z = tiny.encode(picture((96, 333)))
-    monkeypatch.setattr(tiny, "working_bytes", 1 << 40)
+    monkeypatch.setattr(tiny, "budget", Budget(1 << 40))
     whole = tiny.decode_pixels(z)
-    monkeypatch.setattr(tiny, "working_bytes", 1)
+    monkeypatch.setattr(tiny, "budget", Budget(1))
     assert psnr(tiny.decode_pixels(z), whole) > 55

@@ -14,6 +14,7 @@ from small_restorers import SMALL, network
 
 from pmavae import PMAVAE
 from pmavae.errors import WeightsError
+from pmavae.inference.offload import Budget
 from pmavae.network_configs import RESTORERS, RestorationConfig
 from pmavae.pretrained.weights import save_weights
 from pmavae.restoration.levels import Levels
@@ -121,8 +122,8 @@ def test_progress_counts_every_tile() -> None:
 
 def test_the_tile_of_every_released_shape_is_worth_its_margin() -> None:
     for config in RESTORERS.values():
-        assert default_tile(config) > 2 * config.margin
-        assert default_tile(config) % config.multiple == 0
+        assert default_tile(config, Budget()) > 2 * config.margin
+        assert default_tile(config, Budget()) % config.multiple == 0
 
 
 def test_a_scale_without_a_head_is_refused() -> None:

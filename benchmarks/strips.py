@@ -1,12 +1,11 @@
-"""Bands and tiles against the whole picture: how far apart, and whether the borders show.
+"""Strips and tiles against the whole picture: how far apart, and whether the borders show.
 
-    python benchmarks/bands.py photo.jpg [photo.jpg ...] [--width 3840]
+    python benchmarks/strips.py photo.jpg [photo.jpg ...] [--width 3840]
 
-For every photograph, at its own size or that width: encode and decode in bands (with the memory of a band of
-BAND MiB) against the whole picture at once, as decoded pixels, and so the pictures that texture-vary and
+For every photograph, at its own size or that width: encode and decode in strips (of STRIP MiB) against the whole picture at once, as decoded pixels, and so the pictures that texture-vary and
 style-mix --refine 0 decode; style-mix in steps, whose last step goes strip by strip; denoise and upscale in
 tiles of TILE px against one. Printed are the PSNR in dB of the one against the other, in 16 bits a channel,
-and the border figure: the mean step from row to row across the borders of bands (and from column to column,
+and the border figure: the mean step from row to row across the borders of strips (and from column to column,
 of tiles) over that everywhere else, over the same figure of the whole picture. 1.00 means that nothing shows;
 the aim is 55 dB and 0.95 to 1.05.
 """
@@ -26,8 +25,8 @@ import pmavae.images.pixels
 from pmavae import PMAVAE
 from pmavae.config import BASE_STRIDE
 from pmavae.images.pixels import ArrayRows, Pixels, sixteen_bits
-from pmavae.inference.encoding import encode_in_bands
-from pmavae.inference.strips import ENCODER_HALO, HALO, PAINT_HALO, fitting_rows, plan_bands, widest
+from pmavae.inference.engine import ENCODER_HALO, HALO, PAINT_HALO, encode_rows, plan_strips, widest
+from pmavae.inference.offload import Budget
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import plan_tiles, restore_pixels
@@ -37,7 +36,7 @@ from pmavae.style_transfer.repainting import repaint_by_steps
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
 
-BAND, TILE = 64, 256
+STRIP, TILE = 64, 256
 
 Row = tuple[str, float, float]  # what, PSNR in dB, border figure
 
@@ -64,19 +63,19 @@ def border_figure(parts: Pixels, whole: Pixels, rows: Iterable[int], columns: It
 
 
 def codec(model: PMAVAE, pixels: NDArray[np.uint8]) -> list[Row]:
-    """Encoding in bands, and decoding in bands: plain, with other textures, and painted."""
+    """Encoding in strips, and decoding in strips: plain, with other textures, and painted."""
     rows, columns = (-(-side // BASE_STRIDE) for side in pixels.shape[:2])
-    model.working_bytes = 2**40
+    model.budget = Budget(2**40)
     latents = model.encode(pixels)
-    posterior = encode_in_bands(model.encoder, ArrayRows(pixels), model.device, BAND << 20)
+    posterior = encode_rows(model.encoder, ArrayRows(pixels), model.device, Budget(STRIP << 20))
     banded = latents.replace(z_base=posterior.z_base, z_detail=posterior.z_detail, z_style=posterior.z_style)
 
     def row(name: str, made: Pixels, whole: Pixels, widest: int, halo: int) -> Row:
-        fitting = fitting_rows(columns * BASE_STRIDE, widest, BAND << 20)
-        bands = plan_bands(rows, fitting, halo)
-        borders = [band.first * BASE_STRIDE for band in bands[1:]]
+        fitting = Budget(STRIP << 20).rows(columns * BASE_STRIDE, widest)
+        strips = plan_strips(rows, fitting, halo)
+        borders = [strip.first * BASE_STRIDE for strip in strips[1:]]
         figure = border_figure(made, whole, borders) if borders else 1.0
-        return f"{name} in {len(bands)} bands", psnr(made, whole), figure
+        return f"{name} in {len(strips)} strips", psnr(made, whole), figure
 
     whole, encoded = (model.decode_pixels(z, np.uint16) for z in (latents, banded))
     found = [row("encode", encoded, whole, widest(model.encoder.stages[0]), ENCODER_HALO)]
@@ -90,9 +89,9 @@ def codec(model: PMAVAE, pixels: NDArray[np.uint8]) -> list[Row]:
         prior = TexturePrior.from_pretrained("tiny")
         changed["texture-vary"] = vary(prior, latents, 1.0, torch.Generator().manual_seed(0)), HALO
     for name, (z, halo) in changed.items():
-        model.working_bytes = 2**40
+        model.budget = Budget(2**40)
         whole = model.decode_pixels(z, np.uint16)
-        model.working_bytes = BAND << 20
+        model.budget = Budget(STRIP << 20)
         found.append(row(name, model.decode_pixels(z, np.uint16), whole, widest(model.decoder.stage2), halo))
     return found
 
