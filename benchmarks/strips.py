@@ -2,9 +2,10 @@
 
     python benchmarks/strips.py photo.jpg [photo.jpg ...] [--width 3840]
 
-For every photograph, at its own size or that width: encode and decode in strips (of STRIP MiB) against the whole picture at once, as decoded pixels, and so the pictures that texture-vary and
-style-mix --refine 0 decode; style-mix in steps, whose last step goes strip by strip; denoise and upscale in
-tiles of TILE px against one. Printed are the PSNR in dB of the one against the other, in 16 bits a channel,
+For every photograph, at its own size or that width: encode and decode in strips (of STRIP MiB) against the
+whole picture at once, as decoded pixels, and so the pictures that texture-vary and style-mix --refine 0
+decode; style-mix in steps, whose last step goes strip by strip; denoise and upscale in tiles of TILE px
+against one. Printed are the PSNR in dB of the one against the other, in 16 bits a channel,
 and the border figure: the mean step from row to row across the borders of strips (and from column to column,
 of tiles) over that everywhere else, over the same figure of the whole picture. 1.00 means that nothing shows;
 the aim is 55 dB and 0.95 to 1.05.

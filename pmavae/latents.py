@@ -85,6 +85,10 @@ class Style:
     width: int  # of the picture as it was encoded, in pixels
     height: int
 
+    def tensors(self) -> dict[str, Tensor]:
+        """As `Latents.tensors`."""
+        return {"z_style": self.z_style}
+
 
 def expected_shapes(config: ModelConfig, height: int, width: int) -> dict[str, tuple[int, int, int]]:
     """Per-picture tensor shapes (C, H, W) of a picture of this size, by field name."""

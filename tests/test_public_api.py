@@ -90,6 +90,7 @@ MENTIONED = {
     "pmavae.pretrained.hub.fetch",
     "pmavae.pretrained.hub.push",
     "pmavae.inference.fused",
+    "pmavae.inference.offload",
     "pmavae.style_transfer.distances",
     "pmavae.restoration.tiles.restore_pixels",
     "pmavae.latents.mix_style",

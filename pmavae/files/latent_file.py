@@ -16,12 +16,10 @@ from torch import Tensor
 
 from pmavae.config import MIN_SIZE, ModelConfig
 from pmavae.errors import LatentFileError, WeightsMismatchError
-from pmavae.files.header import is_label, is_sha256, is_string_map
+from pmavae.files.header import METADATA_KEY, is_label, is_sha256, is_string_map
 from pmavae.files.tensors import (
-    METADATA_KEY,
     HeaderTooLargeError,
     TensorFile,
-    looks_like_tensor_file,
     open_tensor_file,
     raw_bytes,
     tensor_file_bytes,
@@ -51,26 +49,17 @@ class LatentHeader:
     picture: dict[str, str] = field(default_factory=dict)  # carried metadata, passed through as it is
 
 
-def latents_to_bytes(latents: Latents, header: LatentHeader, dtype: torch.dtype = torch.float16) -> bytes:
-    """A latent file in memory; the same bytes for the same input.
+def latents_to_bytes(
+    held: Latents | Style, header: LatentHeader, dtype: torch.dtype = torch.float16
+) -> bytes:
+    """A latent file in memory, of latents or of a style alone; the same bytes for the same input.
 
     The latents are of one picture: tensors (1, C, H, W). Log-variances are written where present.
     `dtype` is float16, bfloat16 or float32. Raises LatentFileError for a batch of several pictures,
     for values that are not finite in `dtype`, and for picture metadata beyond the size of a header.
     """
-    return _to_bytes(latents.tensors(), latents.width, latents.height, header, dtype)
-
-
-def style_to_bytes(style: Style, header: LatentHeader, dtype: torch.dtype = torch.float16) -> bytes:
-    """A latent file that holds a style alone, in memory; otherwise as `latents_to_bytes`."""
-    return _to_bytes({"z_style": style.z_style}, style.width, style.height, header, dtype)
-
-
-def _to_bytes(
-    batch: Mapping[str, Tensor], width: int, height: int, header: LatentHeader, dtype: torch.dtype
-) -> bytes:
     tensors: dict[str, Tensor] = {}
-    for name, tensor in batch.items():
+    for name, tensor in held.tensors().items():
         if tensor.dim() != 4 or tensor.shape[0] != 1:
             raise LatentFileError(
                 f"a latent file holds one picture, but {name} has the shape {tuple(tensor.shape)}"
@@ -79,6 +68,7 @@ def _to_bytes(
         if not tensors[name].isfinite().all():
             kind = str(dtype).removeprefix("torch.")
             raise LatentFileError(f"{name} has values that are not finite in {kind}; write float32 instead")
+    width, height = held.width, held.height
     fields = {
         "format": "latent",
         "version": LATENT_VERSION,
@@ -103,25 +93,14 @@ def _to_bytes(
 
 
 def write_latents(
-    path: str | Path, latents: Latents, header: LatentHeader, dtype: torch.dtype = torch.float16
+    path: str | Path, held: Latents | Style, header: LatentHeader, dtype: torch.dtype = torch.float16
 ) -> None:
     """Write a latent file; see `latents_to_bytes`. No half-written file is ever seen.
 
     Raises LatentFileError, naming the file, where it cannot be written.
     """
-    _write(path, lambda: latents_to_bytes(latents, header, dtype))
-
-
-def write_style(
-    path: str | Path, style: Style, header: LatentHeader, dtype: torch.dtype = torch.float16
-) -> None:
-    """Write a latent file that holds a style alone; otherwise as `write_latents`."""
-    _write(path, lambda: style_to_bytes(style, header, dtype))
-
-
-def _write(path: str | Path, render: Callable[[], bytes]) -> None:
     try:
-        data = render()
+        data = latents_to_bytes(held, header, dtype)
     except LatentFileError as reason:
         raise LatentFileError(f"{path} was not written: {reason}") from None
     write_atomically(path, data, error=LatentFileError)
@@ -137,27 +116,16 @@ def read_latents(
     latents are float32, with a batch dimension of 1. Raises LatentFileError in one sentence that
     names the file. Whether the right weights are loaded is for `check_weights` to say.
     """
-    tensors, fields, header = _read(source, config_for, name, (_MEANS, _MEANS | _LOGVARS))
-    return Latents(height=fields["height"], width=fields["width"], **tensors), header
-
-
-def read_style(
-    source: str | Path | bytes, config_for: Callable[[str], ModelConfig], *, name: str | None = None
-) -> tuple[Style, LatentHeader]:
-    """The style of a latent file, whether or not it holds anything else; otherwise as `read_latents`."""
-    tensors, fields, header = _read(source, config_for, name, (_STYLE, _MEANS, _MEANS | _LOGVARS))
-    return Style(tensors["z_style"], width=fields["width"], height=fields["height"]), header
+    found, header = _read(source, config_for, name, (_MEANS, _MEANS | _LOGVARS))
+    assert isinstance(found, Latents)
+    return found, header
 
 
 def read_latents_or_style(
     source: str | Path | bytes, config_for: Callable[[str], ModelConfig], *, name: str | None = None
 ) -> tuple[Latents | Style, LatentHeader]:
     """What a latent file holds, a Style where that is all; otherwise as `read_latents`."""
-    tensors, fields, header = _read(source, config_for, name, (_STYLE, _MEANS, _MEANS | _LOGVARS))
-    width, height = fields["width"], fields["height"]
-    if set(tensors) == _STYLE:
-        return Style(tensors["z_style"], width=width, height=height), header
-    return Latents(height=height, width=width, **tensors), header
+    return _read(source, config_for, name, (_STYLE, _MEANS, _MEANS | _LOGVARS))
 
 
 def _read(
@@ -165,8 +133,7 @@ def _read(
     config_for: Callable[[str], ModelConfig],
     name: str | None,
     allowed: tuple[frozenset[str], ...],
-) -> tuple[dict[str, Tensor], dict[str, Any], LatentHeader]:
-    """Tensors of batch 1, the header's fields, and the part of them that is not the size."""
+) -> tuple[Latents | Style, LatentHeader]:
     if name is None:
         name = "the latent file" if isinstance(source, bytes) else str(source)
     with open_tensor_file(source, name=name, error=LatentFileError) as file:
@@ -187,7 +154,10 @@ def _read(
     header = LatentHeader(
         fields["preset"], fields["weights_id"], fields["weights_sha256"], dict(fields["picture"])
     )
-    return batch, fields, header
+    width, height = fields["width"], fields["height"]
+    if set(batch) == _STYLE:
+        return Style(batch["z_style"], width=width, height=height), header
+    return Latents(height=height, width=width, **batch), header
 
 
 def check_weights(header: LatentHeader, weights_id: str, weights_sha256: str, name: str) -> None:
@@ -198,11 +168,6 @@ def check_weights(header: LatentHeader, weights_id: str, weights_sha256: str, na
             f"{_described(weights_id, weights_sha256)} are loaded: "
             "load the former, or encode the picture again"
         )
-
-
-def looks_like_latents(first_bytes: bytes) -> bool:
-    """Whether a file with these first bytes (9 are enough) can be a latent file, and so no picture."""
-    return looks_like_tensor_file(first_bytes)
 
 
 def _described(weights_id: str, sha256: str) -> str:

@@ -23,9 +23,7 @@ import torch
 from torch import Tensor
 
 from pmavae.errors import PMAVAEError
-from pmavae.files.header import MAX_HEADER_BYTES as MAX_HEADER_BYTES
-from pmavae.files.header import METADATA_KEY as METADATA_KEY
-from pmavae.files.header import is_string_map, parse_json
+from pmavae.files.header import MAX_HEADER_BYTES, METADATA_KEY, is_string_map, parse_json
 
 MAX_DIMENSIONS = 8
 MAX_INTEGER = 2**63  # of a shape or an offset: what is beyond it may have thousands of digits
@@ -283,16 +281,6 @@ def tensor_file_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     if len(text) > MAX_HEADER_BYTES:
         raise HeaderTooLargeError(f"a header of {len(text)} bytes is more than {MAX_HEADER_BYTES}")
     return b"".join([len(text).to_bytes(8, "little"), text, *data])
-
-
-def write_tensor_file(
-    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, error: type[PMAVAEError]
-) -> None:
-    """Write a safetensors file, replacing one that is there; see `tensor_file_bytes`.
-
-    Raises `error` where it cannot be written; the path then holds what it held before.
-    """
-    write_atomically(path, tensor_file_bytes(tensors, metadata), error=error)
 
 
 # Begins the names of temporary files, for whoever has to find those of a process that was killed.

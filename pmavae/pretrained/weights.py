@@ -19,9 +19,8 @@ from torch.overrides import TorchFunctionMode
 
 from pmavae.config import ModelConfig
 from pmavae.errors import WeightsError
-from pmavae.files.header import BLANK, CHECKSUM_KEY, FileDigest, is_label, is_settings, stamped
+from pmavae.files.header import BLANK, CHECKSUM_KEY, METADATA_KEY, FileDigest, is_label, is_settings, stamped
 from pmavae.files.tensors import (
-    METADATA_KEY,
     HeaderTooLargeError,
     TensorFile,
     open_tensor_file,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pmavae.config import MIN_SIZE
-from pmavae.files.latent_file import latents_to_bytes, style_to_bytes
+from pmavae.files.latent_file import latents_to_bytes
 from pmavae.latents import Latents, Style, expected_shapes
 from pmavae_cli.api import Task
 from pmavae_cli.images.formats import Format, Output
@@ -47,7 +47,7 @@ def save(item: Item, output: Output, quality: int, overwrite: bool) -> list[str]
     """Put an item that is `ready` in its place, and return a note for all that its file cannot hold."""
     form, session, notes = output.format, item.session, list[str]()
     if item.style is not None:  # what came with the picture stays with the picture
-        data = style_to_bytes(item.style, session.header({}), session.dtype)
+        data = latents_to_bytes(item.style, session.header({}), session.dtype)
     elif not form.is_image:
         kept, notes = fit_header(item.metadata)
         data = latents_to_bytes(item.latents, session.header(kept), session.dtype)

@@ -19,10 +19,10 @@ from pmavae.errors import ImageError, PMAVAEError
 from pmavae.files.latent_file import (
     LatentHeader,
     check_weights,
-    looks_like_latents,
     read_latents,
     read_latents_or_style,
 )
+from pmavae.files.tensors import looks_like_tensor_file
 from pmavae.images.pixels import Pixels, RowSource, eight_bits, fit_side, style_view
 from pmavae.inference.fused import set_precision
 from pmavae.latents import Latents, Style
@@ -163,7 +163,7 @@ class Session(RunModels):
     def load_mask(self, source: Source) -> NDArray[np.uint8]:
         """The greys of a picture, (H, W), black where it is transparent; raises as `load` does."""
         with source.opened() as stream:
-            if looks_like_latents(stream.read(9)):
+            if looks_like_tensor_file(stream.read(9)):
                 raise ImageError(f"{source.name} is a latent file: a mask has to be a picture")
             stream.seek(0)
             return read_mask(stream, source.name)
@@ -180,7 +180,7 @@ class Session(RunModels):
             place = stream.getvalue() if isinstance(stream, io.BytesIO) else source.path
             assert place is not None
             named = source.path is not None and format_of(source.path) is LATENTS
-            if looks_like_latents(first_bytes) or (named and not starts_like_a_picture(first_bytes)):
+            if looks_like_tensor_file(first_bytes) or (named and not starts_like_a_picture(first_bytes)):
                 return self._stored(place, source, style)
             with _READING:
                 try:
@@ -218,7 +218,7 @@ class Session(RunModels):
         if source.path is None or format_of(source.path) is LATENTS:
             return None
         with source.opened() as stream:
-            if looks_like_latents(stream.read(9)):
+            if looks_like_tensor_file(stream.read(9)):
                 return None
             stream.seek(0)
             with _READING:

@@ -19,7 +19,7 @@ from conftest import Command, picture
 from small_weights import KINDS, Parts, Smooth, raw, write
 
 from pmavae.errors import WeightsError
-from pmavae.files import tensors as tensor_file
+from pmavae.files import tensors
 from pmavae.network_configs import NetworkConfig
 from pmavae.pretrained.manifest import WeightsEntry
 from pmavae.pretrained.network import TaskNetwork
@@ -79,13 +79,13 @@ class Counting:
         return Stream()  # type: ignore[return-value]
 
 
-ORIGINAL_OPEN = tensor_file._open
+ORIGINAL_OPEN = tensors._open
 
 
 @pytest.fixture
 def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
     counting = Counting()
-    monkeypatch.setattr(tensor_file, "_open", counting.open)
+    monkeypatch.setattr(tensors, "_open", counting.open)
     yield counting
 
 

@@ -20,10 +20,10 @@ from pmavae.files.latent_file import (
     LatentHeader,
     check_weights,
     latents_to_bytes,
-    looks_like_latents,
     read_latents,
     write_latents,
 )
+from pmavae.files.tensors import looks_like_tensor_file
 from pmavae.latents import Latents, expected_shapes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "latent-v1.safetensors"
@@ -407,6 +407,6 @@ def test_other_weights_are_refused_by_name():
 
 
 def test_sniffing_tells_latents_from_pictures():
-    assert looks_like_latents(intact()[:9]) and looks_like_latents(intact())
+    assert looks_like_tensor_file(intact()[:9]) and looks_like_tensor_file(intact())
     for other in (b"", b"\x89PNG\r\n\x1a\n\0", b"\xff\xd8\xff\xe0\0\x10JFIF", b"{}", b"RIFF\0\0\0\0{"):
-        assert not looks_like_latents(other)
+        assert not looks_like_tensor_file(other)

@@ -21,9 +21,8 @@ from pmavae.files.latent_file import (
     LatentHeader,
     latents_to_bytes,
     read_latents,
-    read_style,
-    style_to_bytes,
-    write_style,
+    read_latents_or_style,
+    write_latents,
 )
 from pmavae.images.pixels import STYLE_SIDE, fit_side, style_view
 from pmavae.latents import expected_shapes, mix_style
@@ -46,19 +45,19 @@ def model():
 
 
 def test_the_format_is_pinned():
-    style, header = read_style(GOLDEN, config_for)
+    style, header = read_latents_or_style(GOLDEN, config_for)
     assert header == HEADER
     assert (style.width, style.height) == (512, 341)
     assert style.z_style.flatten().tolist() == [n / 8 for n in range(-8, 8)]
-    assert style_to_bytes(style, header) == GOLDEN.read_bytes()
+    assert latents_to_bytes(style, header) == GOLDEN.read_bytes()
     assert GOLDEN.stat().st_size < 1000
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_round_trip(tmp_path, dtype):
     style = make_style()
-    write_style(tmp_path / "s.safetensors", style, HEADER, dtype)
-    back, header = read_style(tmp_path / "s.safetensors", config_for)
+    write_latents(tmp_path / "s.safetensors", style, HEADER, dtype)
+    back, header = read_latents_or_style(tmp_path / "s.safetensors", config_for)
     assert header == HEADER
     assert (back.width, back.height) == (style.width, style.height)
     assert back.z_style.shape == (1, 16, 1, 1)
@@ -69,7 +68,7 @@ def test_round_trip(tmp_path, dtype):
 @given(st.integers(16, 2**20), st.integers(16, 2**20), st.integers(0, 2**32))
 def test_every_style_comes_back(width, height, seed):
     style = make_style(seed, width, height)
-    back, _ = read_style(style_to_bytes(style, HEADER, torch.float32), config_for)
+    back, _ = read_latents_or_style(latents_to_bytes(style, HEADER, torch.float32), config_for)
     assert (back.width, back.height) == (width, height)
     assert torch.equal(back.z_style, style.z_style)
 
@@ -77,29 +76,29 @@ def test_every_style_comes_back(width, height, seed):
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_a_changed_byte_is_refused_or_harmless(data):
-    intact = style_to_bytes(make_style(), HEADER)
+    intact = latents_to_bytes(make_style(), HEADER)
     changed = bytearray(intact)
     changed[data.draw(st.integers(0, len(intact) - 1))] ^= data.draw(st.integers(1, 255))
     try:
-        style, header = read_style(bytes(changed), config_for, name="s.safetensors")
+        style, header = read_latents_or_style(bytes(changed), config_for, name="s.safetensors")
     except LatentFileError as error:
         assert "s.safetensors" in str(error)
     else:
         assert header == HEADER
-        assert torch.equal(style.z_style, read_style(intact, config_for)[0].z_style)
+        assert torch.equal(style.z_style, read_latents_or_style(intact, config_for)[0].z_style)
 
 
 def test_a_latent_file_has_a_style_as_well():
     tensors = {n: torch.rand(1, *s) for n, s in expected_shapes(CONFIG, 20, 33).items()}
     latents = Latents(height=20, width=33, **tensors)
-    style, _ = read_style(latents_to_bytes(latents, HEADER, torch.float32), config_for)
+    style, _ = read_latents_or_style(latents_to_bytes(latents, HEADER, torch.float32), config_for)
     assert torch.equal(style.z_style, latents.z_style)
     assert (style.width, style.height) == (33, 20)
 
 
 def test_a_style_is_no_picture():
     with pytest.raises(LatentFileError) as caught:
-        read_latents(style_to_bytes(make_style(), HEADER), config_for, name="s.safetensors")
+        read_latents(latents_to_bytes(make_style(), HEADER), config_for, name="s.safetensors")
     assert str(caught.value).startswith(
         "s.safetensors holds a style and no picture: give it to pmavae style-mix"
     )
@@ -118,7 +117,7 @@ def test_wrong_tensors_are_refused(tensors, message):
     fields = {"format": "latent", "version": 1, "preset": "test", "weights_id": "t", "weights_sha256": ""}
     fields |= {"width": 512, "height": 341, "padding": [0, 0, 0, 11], "picture": {}}
     with pytest.raises(LatentFileError) as caught:
-        read_style(
+        read_latents_or_style(
             safetensors_save(tensors, {"pmavae": json.dumps(fields)}), config_for, name="s.safetensors"
         )
     assert message in str(caught.value)

@@ -12,7 +12,7 @@ from small_weights import KINDS, write
 
 from pmavae import PMAVAE
 from pmavae.errors import WeightsError
-from pmavae.files import tensors as tensor_file
+from pmavae.files import header, tensors
 from pmavae.files.header import CHECKSUM_KEY
 from pmavae.pretrained import weights
 
@@ -38,13 +38,13 @@ def test_the_examples_read_check_and_write_a_file(here: Path) -> None:
 
 
 def test_the_tables_name_what_the_code_has() -> None:
-    for number in (tensor_file.MAX_HEADER_BYTES, weights.MAX_BYTES):
+    for number in (header.MAX_HEADER_BYTES, weights.MAX_BYTES):
         assert f"{number:,}".replace(",", " ") in TEXT
     for number in (weights.MAX_WIDTH, weights.MAX_LIST):
         assert f" {number}" in TEXT
     assert f"# Weights files, architecture version {weights.ARCHITECTURE_VERSION}" in TEXT
     assert {CHECKSUM_KEY, "pmavae", "format"} == weights.METADATA_KEYS
-    for key in (*weights.METADATA_KEYS, *tensor_file.DTYPES, *weights._TASK_CONFIGS):
+    for key in (*weights.METADATA_KEYS, *tensors.DTYPES, *weights._TASK_CONFIGS):
         assert f"`{key}`" in TEXT
     for kind in KINDS.values():
         for field in fields(kind.make().config):

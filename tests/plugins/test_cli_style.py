@@ -122,7 +122,7 @@ def test_a_folder_of_styles_is_a_palette(run: Command) -> None:
 
 def test_weights_are_relative(run: Command) -> None:
     from pmavae import PRESETS
-    from pmavae.files.latent_file import read_style
+    from pmavae.files.latent_file import read_latents_or_style
 
     mixtures = {
         "mixed": ("x.png", "--style", "y.png:3"),
@@ -134,7 +134,7 @@ def test_weights_are_relative(run: Command) -> None:
     for name, mixture in mixtures.items():
         path = f"{name}.safetensors"
         run("style-mix", "a.png", *mixture, *AT_ONCE, "-o", path, "--dtype", "float32")
-        styles[name] = read_style(path, PRESETS.__getitem__)[0].z_style
+        styles[name] = read_latents_or_style(path, PRESETS.__getitem__)[0].z_style
     expected = 0.25 * styles["x"] + 0.75 * styles["y"]
     for name in ("mixed", "same"):
         assert (styles[name] - expected).abs().max() < 1e-5

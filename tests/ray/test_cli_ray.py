@@ -33,7 +33,7 @@ from pmavae_cli.run.jobs import Job
 MARKS = """
 import os, signal, sys, time
 from pathlib import Path
-from pmavae.files import tensors as tensor_file
+from pmavae.files import tensors
 from pmavae_cli.api import Task, hookimpl
 
 class Marks(Task):
@@ -48,7 +48,7 @@ class Marks(Task):
             os.kill(os.getpid(), signal.SIGKILL)
         if mark == 55:
             Path("out").mkdir(exist_ok=True)
-            Path(f"out/.{tensor_file.part_prefix}0.part").touch()
+            Path(f"out/.{tensors.part_prefix}0.part").touch()
             time.sleep(120)
         return latents
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from pmavae.config import PRESETS
 from pmavae.errors import LatentFileError, WeightsError
-from pmavae.files.header import parse_json
+from pmavae.files.header import METADATA_KEY, parse_json
 from pmavae.files.latent_file import read_latents_or_style
-from pmavae.files.tensors import METADATA_KEY, open_tensor_file
+from pmavae.files.tensors import open_tensor_file
 from pmavae.latents import Style
 from pmavae.pretrained.manifest import WeightsEntry, WeightsIndex
 from pmavae.pretrained.network import network_shapes
