@@ -1,24 +1,35 @@
-"""How a model does on pictures, as the product would show them: through the bytes of a latent file."""
+"""The pictures that models are judged by, what a codec makes of them, and grids to look at.
+
+A codec is judged as the product would show it: through the bytes of a latent file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE, reflect_pad, to_tensor
 from pmavae.errors import ImageError, PMAVAEError
 from pmavae.files.latent_file import LatentHeader, latents_to_bytes, read_latents
 from pmavae.images.metrics import psnr, ssim
+from pmavae.images.pixels import to_pixels, to_unit
 from pmavae.images.reading import SUFFIXES, decode_rgb
 from pmavae.inference.engine import encode
 from pmavae.latents import split_style
-from pmavae.training.objectives.losses import ACTIVE_NATS, kl_per_channel
+from pmavae.training.losses import ACTIVE_NATS, kl_per_channel
+
+MAX_SIDE = 512  # px of a validation picture; larger ones are cropped in the middle
+GRID_SIDE = 256  # px of a picture in a grid
+SCORE = "psnr_kodak24"  # in the manifest; of a restoration network, one a condition: psnr_kodak24_noise25, …
 
 
 def picture_paths(folder: Path) -> list[Path]:
@@ -50,6 +61,56 @@ def unit(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].double() / 255
 
 
+def validation_pictures(folder: Path, count: int) -> list[Tensor]:
+    """The first pictures of a folder by name, (1, 3, H, W) in [0, 1], at most MAX_SIDE on each side.
+
+    Raises PMAVAEError, naming the folder or the file, where there is none or one is unreadable.
+    """
+    return [middle(read_rgb(path)) for path in picture_paths(folder)[:count]]
+
+
+def middle(pixels: NDArray[np.uint8]) -> Tensor:
+    """The middle of (H, W, 3) as (1, 3, H, W) in [0, 1], at most MAX_SIDE on each side."""
+    height, width = (min(side, MAX_SIDE) for side in pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return to_unit(pixels[top : top + height, left : left + width])
+
+
+def preview_grid(rows: Sequence[Sequence[Tensor]]) -> Tensor | None:
+    """Rows of as many pictures (1, 3, H, W), cut to squares of GRID_SIDE, as one (3, H, W) in [0, 1].
+
+    None for no rows.
+    """
+    if not rows:
+        return None
+    return torch.cat([torch.cat([_square(picture) for picture in row], dim=3) for row in rows], dim=2)[0]
+
+
+def _square(picture: Tensor) -> Tensor:
+    side = min(picture.shape[-2:])
+    top, left = ((length - side) // 2 for length in picture.shape[-2:])
+    crop = picture[..., top : top + side, left : left + side]
+    return F.interpolate(crop, size=(GRID_SIDE, GRID_SIDE), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def save_grid(grid: Tensor, path: Path) -> None:
+    """Write (3, H, W) in [0, 1] as a PNG, atomically."""
+    partial = path.with_suffix(".partial")
+    Image.fromarray(to_pixels(grid)).save(partial, format="PNG")
+    partial.replace(path)
+
+
+def psnr_and_ssim(result: Tensor, original: Tensor) -> dict[str, float]:
+    """PSNR (dB) and SSIM of (1, 3, H, W) in [0, 1], rounded to 8 bits, against the original."""
+    result = (result * 255).round() / 255
+    return {"psnr": float(psnr(result, original)), "ssim": float(ssim(result, original))}
+
+
+def stored_decibels(value: float) -> float | None:
+    """As the manifest has them; None for infinitely many, which JSON has not."""
+    return round(value, 3) if math.isfinite(value) else None
+
+
 def reconstruct(model: PMAVAE, picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
     """What a latent file of the picture decodes to, (H, W, 3) uint8, and the bytes of that file (fp16)."""
     header = LatentHeader(model.config.preset, model.weights_id, model.weights_sha256)
@@ -65,8 +126,7 @@ def reconstruction_scores(model: PMAVAE, folder: Path) -> dict[str, dict[str, fl
     scores = {}
     for path in picture_paths(folder):
         picture = read_rgb(path)
-        pair = unit(picture), unit(reconstruct(model, picture)[0])
-        scores[path.name] = {"psnr": float(psnr(*pair)), "ssim": float(ssim(*pair))}
+        scores[path.name] = psnr_and_ssim(unit(reconstruct(model, picture)[0]), unit(picture))
     return scores
 
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pmavae.pretrained.network import Pretrained
 from pmavae.training.config import TrainConfig
 from pmavae.training.distributed import Processes
-from pmavae.training.objectives.base import Model
 
 # A quintic that takes singular values from (0, 1] to about 1, by Jordan: few steps, since "about" is enough.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -82,7 +82,7 @@ def orthogonal(x: Tensor, iterations: int = 5) -> Tensor:
     return x.float()
 
 
-def make_optimizers(model: Model, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
+def make_optimizers(model: Pretrained, config: TrainConfig) -> dict[str, torch.optim.Optimizer]:
     """One or two by name; groups have a `scale`, by which their rate is that of the schedule times it."""
     chosen = config.optimizer
     taken = {n for n, p in model.named_parameters() if chosen.kind == "muon" and is_matrix(n, p)}
@@ -108,7 +108,9 @@ def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     return not any(part in name for part in NO_MATRIX)
 
 
-def parameter_groups(model: Model, config: TrainConfig, taken: Collection[str] = ()) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: Pretrained, config: TrainConfig, taken: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """All parameters but those that are `taken`, by rate and weight decay.
 
     No decay for biases, norms, linear maps, A_log and D; the linear maps learn at a rate of their own.

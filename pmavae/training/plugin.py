@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from pmavae.training.objectives.reconstruction import Draws
+    from pmavae.training.objectives.base import Draws
 
 
 @dataclass(frozen=True)

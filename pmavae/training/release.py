@@ -11,76 +11,45 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.config import ModelConfig
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.files.tensors import write_atomically
-from pmavae.network_configs import RestorationConfig, TextureConfig
 from pmavae.pretrained.manifest import weights_folder
+from pmavae.pretrained.network import Pretrained, load_task_model
 from pmavae.pretrained.resolve import resolve
 from pmavae.pretrained.weights import load_weights, save_weights
-from pmavae.restoration.network import Restorer
-from pmavae.texture.network import TexturePrior
 from pmavae.training.config import read_config
-from pmavae.training.evaluation import reconstruction_scores
-from pmavae.training.objectives.base import Model
-from pmavae.training.objectives.restoration import restoration_scores
-from pmavae.training.objectives.texture import texture_scores
+from pmavae.training.evaluation import SCORE
+from pmavae.training.objectives import OBJECTIVES
 
-SCORE = "psnr_kodak24"  # of a restoration network, one a condition: psnr_kodak24_noise25, …
 INVISIBLE = 45.0  # dB from which on nobody sees a difference
 VELOCITY = "velocity_kodak24"  # error of a texture prior
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Weights that may be released, and what was measured of them."""
-
-    model: Model
-    task: str
-    scores: dict[str, float | None]  # None for infinite decibels, which JSON has not
-
-
 def measure(
     run: Path, evaluate: Path, paint_scale: float = 1.0, codec: str | Path | None = None
-) -> Candidate:
-    """Load a run's weights, of any kind, and measure them. Raises PMAVAEError where that cannot be.
+) -> tuple[Pretrained, str, dict[str, float | None]]:
+    """Load a run's weights, of any kind, and measure them: the model, its task, its scores by name.
 
-    `codec` is the autoencoder of a texture prior, by default that of its preset.
+    `codec` is the autoencoder of a texture prior, by default that of its preset. A score is None for infinite
+    decibels, which JSON has not. Raises PMAVAEError where that cannot be.
     """
-    config = load_weights(resolve(run).path).config
-    if not isinstance(config, ModelConfig) and paint_scale != 1:
-        raise WeightsError(
-            f"{run} has weights of the task {config.task}, without paint: leave its scale at 1"
-        )
-    if isinstance(config, TextureConfig):
-        prior, autoencoder = TexturePrior.from_pretrained(run), PMAVAE.from_pretrained(codec or config.preset)
-        prior.check_codec(autoencoder)
-        found = texture_scores(prior, autoencoder, evaluate)
-        return Candidate(
-            prior, config.task, {f"{name}_kodak24": round(value, 4) for name, value in found.items()}
-        )
-    if isinstance(config, RestorationConfig):
-        restorer = Restorer.from_pretrained(run, task=config.task)
-        decibels = restoration_scores(restorer, evaluate)
-        return Candidate(
-            restorer, config.task, {f"{SCORE}_{name}": _stored(v) for name, v in decibels.items()}
-        )
-    model = PMAVAE.from_pretrained(run)
-    scale_paint(model, paint_scale)
-    scores = reconstruction_scores(model, evaluate).values()
-    similarity = round(statistics.fmean(score["ssim"] for score in scores), 4)
-    mean = _stored(statistics.fmean(score["psnr"] for score in scores))
-    return Candidate(model, "base", {SCORE: mean, "ssim_kodak24": similarity})
+    task = getattr(load_weights(resolve(run).path).config, "task", "base")
+    if task != "base" and paint_scale != 1:
+        raise WeightsError(f"{run} has weights of the task {task}, without paint: leave its scale at 1")
+    if task not in OBJECTIVES:
+        task = "base"  # which these weights are then refused for
+    model = load_task_model(run, task)
+    if task == "base":
+        scale_paint(model, paint_scale)
+    return model, task, OBJECTIVES[task].measure(model, evaluate, codec)
 
 
 def standing(scores: Mapping[str, float | None]) -> float:
@@ -93,10 +62,6 @@ def standing(scores: Mapping[str, float | None]) -> float:
         return -error
     decibels = [value for name, value in scores.items() if name.startswith(SCORE)]
     return round(statistics.fmean(INVISIBLE if v is None else min(v, INVISIBLE) for v in decibels), 3)
-
-
-def _stored(decibels: float) -> float | None:
-    return round(decibels, 3) if math.isfinite(decibels) else None
 
 
 def scale_paint(model: PMAVAE, scale: float) -> None:
@@ -133,15 +98,14 @@ def release(
     manifest = json.loads(manifest_path.read_text())
     if any(row["id"] == weights_id for row in manifest["weights"]):
         raise WeightsError(f"{weights_id} is released already: latent files name it, so choose a new id")
-    candidate = measure(run, evaluate, paint_scale, codec)
-    model, task = candidate.model, candidate.task
+    model, task, scores = measure(run, evaluate, paint_scale, codec)
     replaced = [
         row for row in manifest["weights"] if (row["preset"], row["task"]) == (model.config.preset, task)
     ]
-    ours = standing(candidate.scores)
+    ours = standing(scores)
     for row in replaced:
         if ours < (theirs := standing(row["scores"])) - tolerance:
-            unit = "" if VELOCITY in candidate.scores else " dB"
+            unit = "" if VELOCITY in scores else " dB"
             raise WeightsError(
                 f"{run} has {ours}{unit}, {row['id']} has {theirs}{unit}: nothing was released"
             )
@@ -161,7 +125,7 @@ def release(
         "licence": "MIT",
         "data": data,
         "recipe": recipe,
-        "scores": candidate.scores,
+        "scores": scores,
     }
     others = [row for row in manifest["weights"] if row not in replaced]
     text = json.dumps({"version": 1, "weights": [entry, *others]}, indent=2) + "\n"

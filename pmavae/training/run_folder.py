@@ -23,11 +23,10 @@ from torch import Tensor, nn
 
 from pmavae.errors import PMAVAEError
 from pmavae.files.tensors import write_atomically
-from pmavae.network_configs import RESTORERS
+from pmavae.pretrained.network import Pretrained
 from pmavae.pretrained.weights import save_weights
 from pmavae.training.config import ConfigError, TrainConfig, change, config_from_dict, duration, read_config
-from pmavae.training.degradation import crop_side
-from pmavae.training.objectives.base import Model
+from pmavae.training.objectives.base import Objective
 from pmavae.training.phases import OBJECTIVES, Phase, default_phases
 from pmavae.training.plugin import Training
 from pmavae.training.schedule import position
@@ -43,8 +42,8 @@ class CheckpointError(PMAVAEError):
 class TrainingState:
     """What a run needs to go on: weights, their average, optimizers, and plain numbers."""
 
-    model: Model
-    average: Model
+    model: Pretrained
+    average: Pretrained
     modules: dict[str, nn.Module]  # what else is trained
     optimizers: dict[str, torch.optim.Optimizer]
 
@@ -255,7 +254,9 @@ def _check_task(task: Any, trainings: Mapping[str, Training]) -> None:
         )
 
 
-def usable_phases(config: TrainConfig, smallest_side: int) -> tuple[TrainConfig, list[str]]:
+def usable_phases(
+    config: TrainConfig, objective: Objective[Any, Any], smallest_side: int
+) -> tuple[TrainConfig, list[str]]:
     """Leave out the phases that cannot be trained, with the reason of each.
 
     `smallest_side` is the smaller side, in pixels, of the picture where that is largest: no crop can be
@@ -264,20 +265,13 @@ def usable_phases(config: TrainConfig, smallest_side: int) -> tuple[TrainConfig,
     kept: list[Phase] = []
     reasons = []
     for phase in config.phases:
-        needed = _clean_side(phase, config)
-        if needed > smallest_side:
-            reasons.append(f"phase {phase.name} is left out: no picture has {needed} px on both sides")
-        elif phase.objective == "paint" and config.loss.network == "none":
-            reasons.append(f"phase {phase.name} is left out: paint is judged by a perceptual network")
+        reason = objective.refusal(phase)
+        if (needed := objective.largest_crop(phase)) > smallest_side:
+            reason = f"no picture has {needed} px on both sides"
+        if reason:
+            reasons.append(f"phase {phase.name} is left out: {reason}")
         else:
             kept.append(phase)
     if not kept:
         raise ConfigError(f"{'; '.join(reasons)}; give larger pictures, or smaller crops with --set")
     return replace(config, phases=tuple(kept)), reasons
-
-
-def _clean_side(phase: Phase, config: TrainConfig) -> int:
-    """The side in px of the largest crop that a phase draws."""
-    if phase.objective == "restore":
-        return crop_side(phase.crop, max(RESTORERS[config.task, config.preset].scales))
-    return phase.crop * (2 if phase.objective == "paint" else 1)  # a style is shrunk by up to 2

@@ -9,29 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pmavae.autoencoder import PMAVAE
 from pmavae.errors import PMAVAEError
-from pmavae.restoration.network import Restorer
-from pmavae.texture.network import TexturePrior
+from pmavae.pretrained.network import Pretrained
 from pmavae.training.adversary import PatchDiscriminator, balance, discriminator_loss, generator_loss
 from pmavae.training.config import TrainConfig
-from pmavae.training.dataset import Corpus, to_device
 from pmavae.training.distributed import Processes
-from pmavae.training.objectives.base import Drawn, Model, draw
-from pmavae.training.objectives.plugin import PluginNetwork
-from pmavae.training.objectives.reconstruction import Draws, Outcome, reconstruction, repainting
-from pmavae.training.objectives.repainting import augment_styles
-from pmavae.training.objectives.restoration import restoring
-from pmavae.training.objectives.texture import flow_matching
+from pmavae.training.objectives.base import Draws, Objective, Outcome, draws_of_one
 from pmavae.training.optimizers import choose_precision, make_optimizers
-from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.phases import Phase
-from pmavae.training.plugin import Examples
 from pmavae.training.run_folder import TrainingState
 from pmavae.training.schedule import Clock, Position, position
 
@@ -61,30 +51,26 @@ class Trainer:
 
     def __init__(
         self,
-        model: Model,
+        objective: Objective[Any, Any],
+        model: Pretrained,
         config: TrainConfig,
-        corpus: Corpus | Examples,
-        styles: Corpus | Examples,
         clock: Clock,
         processes: Processes,
-        network: PerceptualNetwork | None = None,
-        codec: PMAVAE | None = None,
     ) -> None:
-        self.config, self.corpus, self.styles = config, corpus, styles
+        self.objective, self.config = objective, config
         self.clock, self.processes = clock, processes
         device = processes.device
         model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.model = model
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
-        self.network = network.to(device) if network is not None else None
-        self.codec = codec.to(device, memory_format=torch.channels_last) if codec else None  # type: ignore[call-overload]
+        objective.to(device)
         self.precision = choose_precision(config, processes)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
         optimizers = make_optimizers(model, config)
         self.optimizers = list(optimizers.values())  # of the model
         modules: dict[str, nn.Module] = {}
         self.adversary: PatchDiscriminator | None = None
-        if config.adversary.weight and not isinstance(model, PluginNetwork):
+        if config.adversary.weight and objective.has_adversary:
             self.adversary = PatchDiscriminator(config.adversary.channels).to(device)
             modules["adversary"] = self.adversary
             optimizers["adversary_optimizer"] = torch.optim.AdamW(
@@ -93,10 +79,10 @@ class Trainer:
         self.state = TrainingState(model, self.average, modules, optimizers)
         self.step = 0  # of this run and the one that it branched off
         self.first_step = 0  # of this run
-        self.objective: str = config.phases[0].objective
+        self.trained: str = config.phases[0].objective  # what the last step trained
         self.skipped = self.bad_in_a_row = 0
         if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
-            for part in _compiled_parts(model):
+            for part in objective.parts(model):
                 part.compile()
 
     @property
@@ -105,14 +91,14 @@ class Trainer:
         return {
             "step": self.step,
             "first_step": self.first_step,
-            "objective": self.objective,
+            "objective": self.trained,
             "skipped": self.skipped,
             "scaler": self.scaler.state_dict(),
         }
 
     @numbers.setter
     def numbers(self, numbers: dict[str, Any]) -> None:
-        self.step, self.objective = int(numbers["step"]), str(numbers["objective"])
+        self.step, self.trained = int(numbers["step"]), str(numbers["objective"])
         self.first_step = int(numbers.get("first_step", 0))
         self.skipped = int(numbers["skipped"])
         if numbers["scaler"]:
@@ -126,7 +112,7 @@ class Trainer:
         # All processes have to be in one phase, and draw crops for it one step ahead: they agree on the
         # progress two steps before it counts.
         coming = self._agree([self.clock.progress(self.step + i) for i in range(2)])
-        pending: Future[list[Drawn]] | None = None
+        pending: Future[list[Any]] | None = None
         with ThreadPoolExecutor(1, "crops") as ahead:
             while coming[0] < 1:
                 here = position(self.config.phases, coming.pop(0))
@@ -168,35 +154,28 @@ class Trainer:
             )
         return per_micro, per_micro // self.processes.world
 
-    def _draw(self, phase: Phase, step: int) -> list[Drawn]:
+    def _draw(self, phase: Phase, step: int) -> list[Any]:
         rows, count = self._rows(phase)
-        network = self.model.config if isinstance(self.model, Restorer) else None
+        own = self.processes.rank * count
         return [
-            draw(
-                self.config,
-                phase,
-                self.corpus,
-                self.styles,
-                network,
-                step=step,
-                first=micro * rows + self.processes.rank * count,
-                count=count,
-            )
+            self.objective.draw(phase, step=step, first=micro * rows + own, count=count)
             for micro in range(self._micro_batches(phase))
         ]
 
     def _step(
-        self, here: Position, batch: list[Drawn], numbers: list[float]
+        self, here: Position, batch: list[Any], numbers: list[float]
     ) -> tuple[dict[str, Tensor], list[float]]:
         """One optimizer step; a non-finite gradient is counted and skipped.
 
         Returns the values for the log and the means of `numbers` over all processes.
         """
-        self._enter(here)
+        self._enter(here.phase)
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         for group in groups:
             group["lr"] = here.learning_rate * group["scale"]
-        adversary = self.adversary if self._adversary_plays(here) else None
+        layer = self.objective.judged_layer(self.model, here.phase)
+        joined = here.progress >= self.config.adversary.start
+        adversary = self.adversary if joined and layer is not None else None
         trained = [p for group in groups for p in group["params"] if p.requires_grad]
         judged = list(adversary.parameters()) if adversary else []
         for optimizer in self.state.optimizers.values():
@@ -206,8 +185,8 @@ class Trainer:
         for micro, drawn in enumerate(batch):
             outcome = self._outcome(here, micro, drawn)
             loss = outcome.loss
-            if adversary is not None:
-                loss = loss + self._adversarial(adversary, outcome)
+            if adversary is not None and layer is not None:
+                loss = loss + self._adversarial(adversary, outcome, layer)
             self.scaler.scale(loss / len(batch)).backward()
             if adversary is not None:
                 judgement = discriminator_loss(adversary, outcome.target, outcome.output.float())
@@ -228,61 +207,29 @@ class Trainer:
         self._update(finite, adversary is not None)
         return values | {"loss": torch.tensor(average), "grad_norm": norm.detach()}, numbers
 
-    def _enter(self, here: Position) -> None:
+    def _enter(self, phase: Phase) -> None:
         """What changes with the objective."""
-        objective = here.phase.objective
-        if objective != self.objective:
+        if phase.objective != self.trained:
             self.model.load_state_dict(self.average.state_dict())  # what is exported is what goes on
-            self.objective = objective
-        if isinstance(self.model, PluginNetwork):
-            return  # what it freezes stays frozen
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(("paint" in name) == (objective == "paint"))
+            self.trained = phase.objective
+        self.objective.choose(self.model, phase)
 
-    def _adversary_plays(self, here: Position) -> bool:
-        if self.adversary is None or here.phase.objective != "codec":
-            return False
-        return here.progress >= self.config.adversary.start
-
-    def _outcome(self, here: Position, micro: int, drawn: Drawn) -> Outcome:
-        device, config = self.processes.device, self.config
-        autocast = torch.autocast(device.type, dtype=self.precision, enabled=self.precision is not None)
-        if isinstance(self.model, Restorer):
-            assert drawn.damaged is not None
-            with autocast:
-                return restoring(self.model, drawn.damaged, config.loss)
+    def _outcome(self, here: Position, micro: int, drawn: Any) -> Outcome:
+        device, rank = self.processes.device, self.processes.rank
         rows, count = self._rows(here.phase)
-        text = f"{config.seed} {self.step} {micro}".encode()
+        text = f"{self.config.seed} {self.step} {micro}".encode()
         seed = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest())
-        draws = Draws(seed, rows=rows, first=self.processes.rank * count, count=count, device=device)
-        torch.manual_seed(seed + self.processes.rank)  # the grain of the paint
-        contents = to_device(drawn.pictures, device)
-        if isinstance(self.model, PluginNetwork):
-            with autocast:
-                return self.model.outcome(contents, draws, drawn.targets)
-        if isinstance(self.model, TexturePrior):
-            assert self.codec is not None
-            with autocast:
-                return flow_matching(self.model, self.codec, contents, draws, config.texture)
-        shown = None if drawn.styles is None else to_device(drawn.styles, device)
-        if shown is not None:
-            own = torch.Generator().manual_seed(seed + 1 + self.processes.rank)  # other rows, other views
-            shown = augment_styles(shown, contents.shape[-1], own)
-        with autocast:
-            if shown is None:
-                warm = config.loss.kl_warmup
-                kl_scale = min(1.0, here.progress / warm) if warm else 1.0
-                return reconstruction(self.model, contents, draws, config.loss, self.network, kl_scale)
-            assert self.network is not None
-            return repainting(self.model, contents, shown, draws, config.paint, self.network)
+        draws = Draws(seed, rows=rows, first=rank * count, count=count, device=device)
+        if self.objective.draws_noise:
+            torch.manual_seed(seed + rank)  # the grain of the paint
+        with torch.autocast(device.type, dtype=self.precision, enabled=self.precision is not None):
+            return self.objective.loss(self.model, drawn, draws, here.progress)
 
-    def _adversarial(self, adversary: PatchDiscriminator, outcome: Outcome) -> Tensor:
-        """λ times the balanced loss that the discriminator gives the decoder."""
+    def _adversarial(self, adversary: PatchDiscriminator, outcome: Outcome, layer: Tensor) -> Tensor:
+        """λ times the balanced loss that the discriminator gives the decoder, whose last layer it is."""
         adversary.requires_grad_(False)
         score = generator_loss(adversary, outcome.output.float())
-        assert isinstance(self.model, PMAVAE)
-        last = cast(nn.Conv2d, self.model.decoder.out[0]).weight
-        times = balance(outcome.loss, score, last)
+        times = balance(outcome.loss, score, layer)
         adversary.requires_grad_(True)
         outcome.parts |= {"adversarial": score.detach(), "balance": times}
         return self.config.adversary.weight * times * score
@@ -318,7 +265,38 @@ class Trainer:
             kept.copy_(buffer)
 
 
-def _compiled_parts(model: Model) -> tuple[nn.Module, ...]:
-    if isinstance(model, PMAVAE):
-        return model.encoder, model.decoder
-    return (model.network,) if isinstance(model, PluginNetwork) else (model,)
+PROBES = 64, 128  # px of the crops that are measured: what grows between them grows with the pixels
+COPIES = 5  # of the weights in float32: themselves, gradient, Adam's two moments, average
+PEAK = 1.4  # the peak over the saved activations: 1.28 to 1.39, measured for tiny and small on a CPU
+
+
+def bytes_per_pixel(
+    objective: Objective[Any, Any], model: Pretrained, precision: torch.dtype | None
+) -> float:
+    """Bytes that autograd keeps for each pixel of a crop, in this autocast."""
+    device = model.device
+    objective.to(device)
+    model.train()
+
+    def saved(side: int) -> int:
+        seen: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            seen[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        autocast = torch.autocast(device.type, dtype=precision, enabled=precision is not None)
+        with autocast, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            objective.probe(model, side, draws_of_one(device))
+        return sum(seen.values())
+
+    small, large = map(saved, PROBES)
+    return (large - small) / (PROBES[1] ** 2 - PROBES[0] ** 2)
+
+
+def phase_bytes(model: Pretrained, phase: Phase, per_pixel: float, processes: int = 1) -> int:
+    """The estimated peak of one process in a phase, in bytes, with the `bytes_per_pixel` of its model."""
+    crops = max(1, phase.batch // phase.accumulate // processes)
+    weights = sum(p.numel() for p in model.parameters())
+    return int(COPIES * 4 * weights + PEAK * per_pixel * crops * phase.crop**2)

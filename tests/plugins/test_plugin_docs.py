@@ -29,7 +29,7 @@ ELSEWHERE = {
     "Examples": "training/plugin.py",
     "Example": "training/plugin.py",
     "Phase": "training/phases.py",
-    "Draws": "training/objectives/reconstruction.py",
+    "Draws": "training/objectives/base.py",
 }
 
 

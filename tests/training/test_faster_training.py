@@ -16,7 +16,7 @@ from pmavae.errors import WeightsError
 from pmavae.scan import selective
 from pmavae.ss2d import SS2D
 from pmavae.training.growth import grown
-from pmavae.training.objectives.losses import edge_loss, pixel_loss
+from pmavae.training.losses import edge_loss, pixel_loss
 from pmavae.training.optimizers import Muon, is_matrix, orthogonal
 from pmavae.training.phases import Phase
 from pmavae.training.schedule import position

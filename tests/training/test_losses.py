@@ -18,7 +18,7 @@ from pmavae.style_transfer.distances import (
     sliced_wasserstein,
 )
 from pmavae.training.adversary import PatchDiscriminator, balance, discriminator_loss, generator_loss
-from pmavae.training.objectives.losses import edge_loss, kl_per_channel
+from pmavae.training.losses import edge_loss, kl_per_channel
 from pmavae.training.objectives.repainting import grid_share
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

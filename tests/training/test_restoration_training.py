@@ -13,14 +13,14 @@ from conftest import picture
 from small_restorers import SMALL, network
 
 from pmavae.errors import PMAVAEError
+from pmavae.images.pixels import to_unit
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import restore
 from pmavae.training.config import ConfigError, config_from_dict
-from pmavae.training.dataset import Corpus, build_cache
+from pmavae.training.dataset import build_cache
 from pmavae.training.distributed import Processes
-from pmavae.training.evaluation import unit
-from pmavae.training.objectives.restoration import condition_of, fidelity, make_trial, restored
+from pmavae.training.objectives.restoration import Restoration, condition_of, fidelity, make_trial, restored
 from pmavae.training.run_folder import (
     RunFolder,
     checkpoints,
@@ -32,7 +32,6 @@ from pmavae.training.run_folder import (
 from pmavae.training.schedule import StepClock
 from pmavae.training.sources import survey
 from pmavae.training.trainer import Trainer
-from pmavae.training.validation import preview, score
 
 PHASE = {"name": "only", "share": 1, "crop": 32, "batch": 4, "learning_rate": 2e-3, "objective": "restore"}
 
@@ -55,10 +54,15 @@ def cache(photos):
 def trainer(cache, task, steps, **settings):
     data = {"task": task, "precision": "fp32", "phases": [PHASE], "adversary": {"weight": 0}} | settings
     config = config_from_dict(data)
+    objective = Restoration(config)
+    objective.open(cache)
     torch.manual_seed(0)
-    corpus = Corpus(cache, config.shares)
     device = torch.device("cpu")
-    return Trainer(Restorer(SMALL[task]), config, corpus, corpus, StepClock(steps), Processes(device))
+    return Trainer(objective, Restorer(SMALL[task]), config, StepClock(steps), Processes(device))
+
+
+def objective(task):
+    return Restoration(config_from_dict({"task": task, "phases": [PHASE]}))
 
 
 def test_a_few_steps_take_noise_out(cache):
@@ -94,10 +98,10 @@ def test_validation_of_an_untrained_network_is_that_of_the_damage(task):
         torch.from_numpy(np.asarray(picture((72, 64), s)) / 255).permute(2, 0, 1)[None].float()
         for s in (0, 1)
     ]
-    scores = score(Restorer(SMALL[task]), pictures)
+    scores = objective(task).scores(Restorer(SMALL[task]), pictures)
     if task == "denoise":  # σ 25, then JPEG of quality 20
         assert 17 < scores["psnr"] < 28
-    grid = preview(Restorer(SMALL[task]), pictures)
+    grid = objective(task).preview(Restorer(SMALL[task]), pictures)
     assert grid.shape == (3, 2 * 256, 3 * 256)
     damaged, restored, clean = grid.chunk(3, dim=2)
     assert (damaged - restored).abs().mean() < 0.01 < (damaged - clean).abs().mean()
@@ -112,7 +116,7 @@ def test_validation_is_the_evaluation_of_its_conditions():
         assert condition.name == name
         made = make_trial(pixels[number], condition, number)
         found.append(fidelity(made, restored(model, made)).psnr)
-    scores = score(model, [unit(each).float() for each in pixels])
+    scores = objective("denoise").scores(model, [to_unit(each) for each in pixels])
     assert scores["psnr"] == pytest.approx(sum(found) / len(found), abs=1e-3)
 
 
@@ -149,11 +153,11 @@ def test_settings_that_cannot_be_are_refused_by_name(settings, message):
 
 def test_a_phase_needs_pictures_as_large_as_its_enlarged_crops():
     config = config_from_dict({"task": "upscale", "phases": [PHASE | {"crop": 64}, PHASE | {"crop": 96}]})
-    kept, reasons = usable_phases(config, 300)
+    kept, reasons = usable_phases(config, Restoration(config), 300)
     assert [phase.crop for phase in kept.phases] == [64]
     assert reasons == ["phase only is left out: no picture has 400 px on both sides"]
     with pytest.raises(PMAVAEError, match="larger pictures"):
-        usable_phases(config, 200)
+        usable_phases(config, Restoration(config), 200)
 
 
 def test_the_command_trains_a_network_that_the_task_takes(photos, tmp_path, installed):

@@ -17,15 +17,14 @@ from small_priors import codec, prior
 from pmavae.errors import WeightsError
 from pmavae.texture.network import TexturePrior
 from pmavae.training.config import ConfigError, config_from_dict
-from pmavae.training.dataset import Corpus, build_cache
+from pmavae.training.dataset import build_cache
 from pmavae.training.distributed import Processes
-from pmavae.training.objectives.texture import velocity_error
+from pmavae.training.objectives.texture import TextureStatistics, velocity_error
 from pmavae.training.release import VELOCITY, release
 from pmavae.training.run_folder import checkpoints, load_checkpoint, save_checkpoint
 from pmavae.training.schedule import StepClock
 from pmavae.training.sources import survey
 from pmavae.training.trainer import Trainer
-from pmavae.training.validation import preview, score
 
 PHASE = {"name": "only", "share": 1, "crop": 64, "batch": 4, "learning_rate": 3e-3, "objective": "prior"}
 
@@ -51,27 +50,34 @@ def as_tensor(image):
 
 def trainer(cache, steps, **settings):
     data = {"task": "texture-vary", "precision": "fp32", "phases": [PHASE], "adversary": {"weight": 0}}
-    config = config_from_dict(data | settings)
-    corpus, model = Corpus(cache, config.shares), codec()
+    config, model = config_from_dict(data | settings), codec()
+    objective = objective_of(model, config)
+    objective.open(cache)
     clock, processes = StepClock(steps), Processes(torch.device("cpu"))
-    return Trainer(prior(model, active=False), config, corpus, corpus, clock, processes, codec=model)
+    return Trainer(objective, prior(model, active=False), config, clock, processes)
+
+
+def objective_of(model, config):
+    objective = TextureStatistics(config)
+    objective.codec = model.requires_grad_(False)
+    return objective
 
 
 def test_a_few_steps_know_some_of_the_texture(cache):
     run = trainer(cache, 120, texture={"draws": 2})
     whole = as_tensor(picture((128, 96), 1))
-    before = velocity_error(run.average, run.codec, whole)
+    before = velocity_error(run.average, run.objective.codec, whole)
     reports = list(run.run())
     assert {"means", "differences"} <= set(reports[0].values)
-    after = velocity_error(run.average, run.codec, whole)
+    after = velocity_error(run.average, run.objective.codec, whole)
     assert before > 1.5 and after < 0.9 * before
 
 
 def test_the_codec_stays_as_it_is(cache):
     run = trainer(cache, 2)
     list(run.run())
-    expected = codec().state_dict()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in run.codec.state_dict().items())
+    expected, found = codec().state_dict(), run.objective.codec.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 
 def test_a_run_in_two_parts_is_the_same_run_bit_for_bit(cache, tmp_path):
@@ -96,9 +102,10 @@ def test_validation_scores_and_shows_a_prior():
         torch.from_numpy(np.asarray(picture((72, 64), s)) / 255).permute(2, 0, 1)[None].float()
         for s in (0, 1)
     ]
-    scores = [score(prior(model, active=False), pictures, model) for _ in range(2)]
+    objective = objective_of(model, config_from_dict({"task": "texture-vary", "phases": [PHASE]}))
+    scores = [objective.scores(prior(model, active=False), pictures) for _ in range(2)]
     assert scores[0] == scores[1] and 1 < scores[0]["velocity"] < 3
-    assert preview(prior(model), pictures, model).shape == (3, 2 * 256, 3 * 256)
+    assert objective.preview(prior(model), pictures).shape == (3, 2 * 256, 3 * 256)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from pmavae.training.config import config_from_dict
 from pmavae.training.dataset import Corpus, build_cache
 from pmavae.training.distributed import Processes
 from pmavae.training.evaluation import reconstruction_scores
-from pmavae.training.objectives.reconstruction import Draws, fit_decoder, fit_encoder, moved
+from pmavae.training.objectives.base import Draws
+from pmavae.training.objectives.reconstruction import Codec, fit_decoder, fit_encoder, moved
 from pmavae.training.run_folder import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 from pmavae.training.schedule import StepClock
 from pmavae.training.sources import survey
@@ -57,17 +58,11 @@ def trainer(cache, steps=20, network=None, **settings):
         {"phases": phases, "precision": "fp32", "adversary": {"weight": 0}, "loss": {"network": "none"}}
         | settings
     )
+    objective = Codec(config)
+    objective.features = network
+    objective.open(cache)
     torch.manual_seed(0)
-    corpus = Corpus(cache, config.shares)
-    return Trainer(
-        PMAVAE(CONFIG),
-        config,
-        corpus,
-        Corpus(cache, config.style_shares),
-        StepClock(steps),
-        Processes(torch.device("cpu")),
-        network,
-    )
+    return Trainer(objective, PMAVAE(CONFIG), config, StepClock(steps), Processes(torch.device("cpu")))
 
 
 def stop_after(count):
@@ -83,7 +78,7 @@ EVERYTHING = {
         {"name": "c", "share": 0.3, "crop": 32, "batch": 2, "learning_rate": 2e-3, "objective": "paint"},
     ],
     "adversary": {"start": 0.2, "channels": 4},
-    "loss": {"equivariance": 0.5, "kl_warmup": 0.3},
+    "loss": {"network": "none", "equivariance": 0.5, "kl_warmup": 0.3},
     "precision": "bf16",
 }
 

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmavae.training.config import ConfigError, TrainConfig, change, config_from_dict, duration, read_config
+from pmavae.training.objectives.reconstruction import Codec
+from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.phases import DEFAULT_PHASES, Phase
 from pmavae.training.run_folder import RunFolder, resolve_config, usable_phases
 from pmavae.training.schedule import StepClock, TimeClock, position
@@ -107,13 +109,15 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, name):
 
 
 def test_phases_that_no_picture_serves_are_left_out():
-    config, reasons = usable_phases(TrainConfig(), 600)
+    without = config_from_dict({"loss": {"network": "none"}})
+    objective = Codec(without)
+    assert all(p.objective == "codec" for p in usable_phases(without, objective, 2000)[0].phases)
+    objective.features = PerceptualNetwork()
+    config, reasons = usable_phases(TrainConfig(), objective, 600)
     assert [p.name for p in config.phases] == ["structure", "texture", "detail", "paint"]
     assert len(reasons) == 1 and "full-hd" in reasons[0]
-    without = config_from_dict({"loss": {"network": "none"}})
-    assert all(p.objective == "codec" for p in usable_phases(without, 2000)[0].phases)
     with pytest.raises(ConfigError, match="larger pictures"):
-        usable_phases(TrainConfig(), 100)
+        usable_phases(TrainConfig(), objective, 100)
 
 
 PHASES = (

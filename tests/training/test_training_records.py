@@ -8,14 +8,15 @@ from small_config import CONFIG
 
 from pmavae import PMAVAE
 from pmavae.training.config import config_from_dict
+from pmavae.training.evaluation import GRID_SIDE
 from pmavae.training.logging import Meter, Recorder
-from pmavae.training.memory import activation_bytes, phase_bytes
+from pmavae.training.objectives.reconstruction import Codec
 from pmavae.training.phases import Phase
 from pmavae.training.schedule import Position
-from pmavae.training.trainer import StepReport
-from pmavae.training.validation import GRID_SIDE, preview, score
+from pmavae.training.trainer import StepReport, bytes_per_pixel, phase_bytes
 
 PHASE = Phase("a", 1, crop=32, batch=2)
+CODEC = Codec(config_from_dict({"loss": {"network": "none"}}))
 
 
 def report(step, **values):
@@ -72,16 +73,15 @@ def test_a_preview_shows_input_reconstruction_and_swap():
     torch.manual_seed(0)
     model = PMAVAE(CONFIG).eval()
     pictures = [torch.rand(1, 3, 48, 64), torch.rand(1, 3, 64, 32)]
-    grid = preview(model, pictures)
+    grid = CODEC.preview(model, pictures)
     assert grid.shape == (3, 2 * GRID_SIDE, 3 * GRID_SIDE) and grid.min() >= 0 and grid.max() <= 1
-    scores = score(model, pictures)
+    scores = CODEC.scores(model, pictures)
     assert set(scores) == {"psnr", "ssim"} and -1 <= scores["ssim"] <= 1
 
 
 def test_memory_grows_with_the_pixels_and_shrinks_with_micro_batches():
     model = PMAVAE(CONFIG)
-    config = config_from_dict({"loss": {"network": "none"}})
-    per_pixel = activation_bytes(model, config, None, None)
+    per_pixel = bytes_per_pixel(CODEC, model, None)
     assert 100 < per_pixel < 100_000
     small, large, parts = (
         phase_bytes(model, phase, per_pixel)

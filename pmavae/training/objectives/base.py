@@ -1,123 +1,179 @@
-"""What every objective has: a network, and what a step is fed with."""
+"""What a run trains and what for: the interface of all objectives, and what a step hands to them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from pmavae.autoencoder import PMAVAE
-from pmavae.config import PRESETS
 from pmavae.errors import WeightsError
-from pmavae.network_configs import RESTORERS, TEXTURE_TASK, RestorationConfig, texture_config
 from pmavae.pretrained.manifest import WeightsIndex
-from pmavae.restoration.network import Restorer
-from pmavae.texture.network import TexturePrior, encoder_fingerprint
+from pmavae.pretrained.network import Pretrained
 from pmavae.training.config import TrainConfig
 from pmavae.training.dataset import Corpus
-from pmavae.training.degradation import Damaged, crop_side, damage, scale_of
-from pmavae.training.growth import grown
-from pmavae.training.objectives.plugin import PluginNetwork
+from pmavae.training.evaluation import preview_grid
+from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.phases import Phase
-from pmavae.training.plugin import Examples, Training
 
-Model = PMAVAE | Restorer | TexturePrior | PluginNetwork
+M = TypeVar("M", bound=Pretrained)
+D = TypeVar("D")
 
 
-def frozen_codec(config: TrainConfig, index: WeightsIndex | None = None) -> PMAVAE | None:
-    """The autoencoder whose latents a run learns; None for a run that needs none. Raises WeightsError."""
-    if config.task != TEXTURE_TASK:
+@dataclass
+class Outcome:
+    """What an objective made of a batch."""
+
+    loss: Tensor  # scalar
+    target: Tensor  # (B, 3, H, W) what the decoder should have given …
+    output: Tensor  # … and what it gave
+    parts: dict[str, Tensor] = field(default_factory=dict)  # scalars for the log
+
+
+class Draws:
+    """The random numbers of one micro-batch: rows of what the whole batch draws.
+
+    Every process draws the numbers of all rows and keeps its own, so the same global batch has the same
+    noise however many processes share it.
+    """
+
+    def __init__(self, seed: int, *, rows: int, first: int, count: int, device: torch.device) -> None:
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.on_cpu = torch.Generator().manual_seed(seed)  # for decisions that all rows share
+        self.of_rows = torch.Generator().manual_seed(seed + 1 + first // count)  # other rows, other numbers
+        self.rows, self.first, self.count = rows, first, count
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal numbers of the shape of `like` (count, …)."""
+        shape = (self.rows, *like.shape[1:])
+        noise = torch.randn(shape, generator=self.generator, device=like.device, dtype=like.dtype)
+        return noise[self.first : self.first + self.count]
+
+    def chance(self, probability: float) -> bool:
+        """True with this probability, for all rows at once."""
+        return float(torch.rand((), generator=self.on_cpu)) < probability
+
+    def integer(self, end: int) -> int:
+        """0 to end - 1, for all rows at once."""
+        return int(torch.randint(end, (), generator=self.on_cpu))
+
+
+def draws_of_one(device: torch.device) -> Draws:
+    """Those of a batch of one, the same every time."""
+    return Draws(0, rows=1, first=0, count=1, device=device)
+
+
+class Objective(ABC, Generic[M, D]):
+    """What a run trains, and what tells it how well it does: one object a run.
+
+    M is the network; D is what a thread draws for a micro-batch. The constructor raises PMAVAEError for what
+    cannot be had, before any picture is decoded.
+    """
+
+    begins_with: ClassVar[str] = "nothing"  # where no weights are named
+    has_adversary: ClassVar[bool] = True  # in its checkpoints, whether it plays or not
+    draws_noise: ClassVar[bool] = True  # beside what the crops were drawn with
+    features: PerceptualNetwork | None = None  # that judge
+    corpus: Corpus
+
+    def __init__(self, config: TrainConfig, index: WeightsIndex | None = None) -> None:
+        self.config, self.index = config, index
+
+    @abstractmethod
+    def new(self) -> M:
+        """An untrained network of the run's task and preset."""
+
+    @abstractmethod
+    def load(self, weights: str) -> M:
+        """A network to go on from. Raises WeightsError."""
+
+    def started(self, weights: str) -> M:
+        """`load`, for this run: raises WeightsError for weights of another preset."""
+        model = self.load(weights)
+        if (preset := model.config.preset) != self.config.preset:
+            raise WeightsError(
+                f"{weights} has weights of preset {preset}, not {self.config.preset}: use --preset {preset}"
+            )
+        return model
+
+    def open(self, cache: Path) -> None:
+        """Begin to draw from the decoded pictures."""
+        self.corpus = Corpus(cache, self.config.shares)
+
+    def fit(self, model: M) -> None:
+        """Give a new network what pictures alone say."""
+
+    def to(self, device: torch.device) -> None:
+        """Move what is not trained."""
+
+    def parts(self, model: M) -> tuple[nn.Module, ...]:
+        """What is compiled, each apart."""
+        return (model,)
+
+    def choose(self, model: M, phase: Phase) -> None:
+        """Set which parameters a phase trains."""
+        model.requires_grad_(True)
+
+    def judged_layer(self, model: M, phase: Phase) -> Tensor | None:
+        """The weight of the last layer before what an adversary judges; None where none plays in a phase."""
         return None
-    return PMAVAE.from_pretrained(config.texture.codec or config.preset, index).requires_grad_(False)
+
+    def largest_crop(self, phase: Phase) -> int:
+        """The side in px of the largest crop that a phase draws."""
+        return phase.crop
+
+    def refusal(self, phase: Phase) -> str:
+        """Why a phase cannot be trained, whatever the pictures; empty where it can."""
+        return ""
+
+    @abstractmethod
+    def draw(self, phase: Phase, *, step: int, first: int, count: int) -> D:
+        """Rows first to first + count - 1 of a step; they follow from these and the seed. In a thread."""
+
+    @abstractmethod
+    def loss(self, model: M, drawn: D, draws: Draws, progress: float) -> Outcome:
+        """What a micro-batch costs, in autocast; `progress` is that of the run, 0 to 1."""
+
+    @abstractmethod
+    def probe(self, model: M, side: int, draws: Draws) -> object:
+        """The loss of one crop of `side` px, whatever is in it, for what it needs of memory."""
+
+    @abstractmethod
+    def score(self, model: M, picture: Any, number: int) -> Mapping[str, float]:
+        """What a network is worth on a validation picture, (1, 3, H, W) in [0, 1], or a plugin's Example."""
+
+    @abstractmethod
+    def show(self, model: M, pictures: Sequence[Any], number: int) -> Sequence[Tensor]:
+        """What to see of one of the validation pictures, side by side, on the CPU; may be nothing."""
+
+    @torch.no_grad()
+    def scores(self, model: M, pictures: Sequence[Any]) -> dict[str, float]:
+        """The means of `score`, by name."""
+        rows = [self.score(model, picture, number) for number, picture in enumerate(pictures)]
+        return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]} if rows else {}
+
+    @torch.no_grad()
+    def preview(self, model: M, pictures: Sequence[Any]) -> Tensor | None:
+        """A grid of what there is to see, (3, H, W) in [0, 1], a row for each picture; None for nothing."""
+        rows = [self.show(model, pictures, number) for number in range(len(pictures))]
+        return preview_grid([row for row in rows if row])
+
+    @staticmethod
+    def measure(model: Any, pictures: Path, codec: str | Path | None = None) -> dict[str, float | None]:
+        """What a release is judged by, over a folder of pictures, by names in the manifest.
+
+        `codec` is that of a texture prior, by default that of its preset. None stands for infinite decibels.
+        """
+        raise NotImplementedError
 
 
-def new_model(
-    config: TrainConfig,
-    codec: PMAVAE | None = None,
-    plan: Training | None = None,
-    examples: Examples | None = None,
-) -> Model:
-    """An untrained model of the task and preset of a run.
-
-    `codec` is what `frozen_codec` gives, `plan` the training of a plugin's task, `examples` its data.
-    """
-    if plan is not None:
-        return PluginNetwork.new(plan, config.preset, examples)
-    if config.task == "base":
-        return PMAVAE(PRESETS[config.preset])
-    if config.task == TEXTURE_TASK:
-        assert codec is not None
-        return TexturePrior(texture_config(codec.config, encoder_fingerprint(codec.encoder)))
-    return Restorer(RESTORERS[config.task, config.preset])
-
-
-def started_model(
-    config: TrainConfig,
-    codec: PMAVAE | None = None,
-    plan: Training | None = None,
-    index: WeightsIndex | None = None,
-    examples: Examples | None = None,
-) -> Model:
-    """As `new_model`, with the weights that the run starts from; an autoencoder grows from a smaller preset.
-
-    Raises WeightsError if they do not fit.
-    """
-    model: Model
-    if plan is not None:
-        model = PluginNetwork.started_from(plan, config.init_from, index, config.preset, examples)
-    elif config.task == "base":
-        model = PMAVAE.from_pretrained(config.init_from, index)
-        if model.config.preset != config.preset:
-            model = grown(model, PRESETS[config.preset])
-    elif codec is not None:
-        model = TexturePrior.from_pretrained(config.init_from, index)
-        model.check_codec(codec)
-    else:
-        model = Restorer.from_pretrained(config.init_from, index, task=config.task)
-    if model.config.preset != config.preset:
-        raise WeightsError(
-            f"{config.init_from} has weights of preset {model.config.preset}, not {config.preset}: "
-            f"use --preset {model.config.preset}"
-        )
-    return model
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The crops of a micro-batch."""
-
-    pictures: NDArray[np.uint8]  # (B, S, S, 3)
-    styles: NDArray[np.uint8] | None = None  # (B, 2S, 2S, 3) to repaint them in
-    damaged: Damaged | None = None  # what to restore
-    targets: Any = None  # of the examples of a plugin
-
-
-def draw(
-    config: TrainConfig,
-    phase: Phase,
-    corpus: Corpus | Examples,
-    styles: Corpus | Examples,
-    network: RestorationConfig | None,
-    *,
-    step: int,
-    first: int,
-    count: int,
-) -> Drawn:
-    """Rows first to first + count - 1 of a step; `network` is what restores, where that is trained."""
-    seed = config.seed
-    if isinstance(corpus, Examples) or isinstance(styles, Examples):
-        assert isinstance(corpus, Examples)
-        pixels, targets = corpus.draw(phase.crop, seed=seed, step=step, first=first, count=count)
-        return Drawn(pixels, targets=targets)
-    if network is not None:
-        scale = scale_of(network, seed, step)
-        side = crop_side(phase.crop, scale)
-        # Crops of clear sky teach to leave nothing of the noise in it.
-        clean = corpus.crops(count, side, seed=seed, step=step, first=first, flat=True)
-        return Drawn(clean, damaged=damage(clean, scale, config.damage, seed=seed, step=step, first=first))
-    pictures = corpus.crops(count, phase.crop, seed=seed, step=step, first=first)
-    if phase.objective != "paint":
-        return Drawn(pictures)
-    return Drawn(pictures, styles.crops(count, 2 * phase.crop, seed=seed + 1, step=step, first=first))
+def blank(side: int) -> NDArray[np.uint8]:
+    """A black crop, (1, side, side, 3)."""
+    return np.zeros((1, side, side, 3), np.uint8)

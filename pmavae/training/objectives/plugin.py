@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pmavae.config import BASE_STRIDE
@@ -16,52 +18,76 @@ from pmavae.network_configs import NetworkConfig
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.network import TaskNetwork
 from pmavae.pretrained.resolve import resolve
-from pmavae.training.objectives.reconstruction import Draws, Outcome
+from pmavae.training.config import TrainConfig
+from pmavae.training.dataset import to_device
+from pmavae.training.objectives.base import Draws, Objective, Outcome, blank, draws_of_one
+from pmavae.training.phases import Phase
 from pmavae.training.plugin import Batch, Example, Examples, Training
+
+Drawn = tuple[NDArray[np.uint8], Any]  # (B, S, S, 3), and the targets of examples
 
 
 class PluginTrainingError(PMAVAEError):
     """A training of a plugin that does not do what a training has to."""
 
 
-class PluginNetwork(TaskNetwork):
-    """The network in training, with what trains it."""
+def new_network(plan: Training, preset: str, examples: Examples | None = None) -> TaskNetwork:
+    """An untrained network. Raises WeightsError where the training has no sound settings for it."""
+    settings = {**plan.network_settings(preset), **(examples.settings() if examples else {})}
+    config = NetworkConfig(preset, plan.name, settings)
+    return TaskNetwork.build(config, plan.build_network, f"training {plan.name}")
 
-    def __init__(self, network: nn.Module, config: NetworkConfig, plan: Training) -> None:
-        super().__init__(network, config)
-        self.plan = plan
 
-    @classmethod
-    def new(cls, plan: Training, preset: str, examples: Examples | None = None) -> PluginNetwork:
-        """An untrained network. Raises WeightsError where the training has no sound settings for it."""
-        settings = {**plan.network_settings(preset), **(examples.settings() if examples else {})}
-        config = NetworkConfig(preset, plan.name, settings)
-        made = TaskNetwork.build(config, plan.build_network, f"training {plan.name}")
-        return cls(made.network, config, plan)
+class PluginObjective(Objective[TaskNetwork, Drawn]):
+    """The network of a plugin's task, trained by its `plan`."""
 
-    @classmethod
-    def started_from(
-        cls,
-        plan: Training,
-        name_or_path: str | Path,
+    has_adversary = False
+
+    def __init__(
+        self,
+        config: TrainConfig,
         index: WeightsIndex | None,
-        preset: str,
+        plan: Training,
         examples: Examples | None = None,
-    ) -> PluginNetwork:
-        """A network that goes on from weights, of this training or of another task. Raises WeightsError."""
-        here = resolve(name_or_path, plan.name, index)
-        config = (weights_header(here.path) or {}).get("config")
-        task = config.get("task", "base") if isinstance(config, dict) else plan.name
-        if task != plan.name:
-            made = cls.new(plan, preset, examples)
-            plan.start_from(made.network, here.path)
-            return made
-        found = TaskNetwork.from_pretrained(here, plan.name, plan.build_network)
-        return cls(found.network, found.config, plan)
+    ) -> None:
+        super().__init__(config, index)
+        self.plan, self.examples = plan, examples
 
-    def outcome(self, pictures: Tensor, draws: Draws, targets: Any = None) -> Outcome:
-        """The loss of (B, 3, S, S) in [0, 1]; raises PluginTrainingError where it is none."""
-        values = self.plan.loss(self.network, Batch(pictures, draws, targets))
+    def new(self) -> TaskNetwork:
+        return new_network(self.plan, self.config.preset, self.examples)
+
+    def load(self, weights: str) -> TaskNetwork:
+        """Those of this training, or of another task that it can start from."""
+        plan = self.plan
+        found = resolve(weights, plan.name, self.index)
+        config = (weights_header(found.path) or {}).get("config")
+        task = config.get("task", "base") if isinstance(config, dict) else plan.name
+        if task == plan.name:
+            return TaskNetwork.from_pretrained(found, plan.name, plan.build_network)
+        made = self.new()
+        plan.start_from(made.network, found.path)
+        return made
+
+    def open(self, cache: Path) -> None:
+        if self.examples is None:
+            super().open(cache)
+
+    def parts(self, model: TaskNetwork) -> tuple[nn.Module, ...]:
+        return (model.network,)
+
+    def choose(self, model: TaskNetwork, phase: Phase) -> None:
+        """What it freezes stays frozen."""
+
+    def draw(self, phase: Phase, *, step: int, first: int, count: int) -> Drawn:
+        seed = self.config.seed
+        if self.examples is not None:
+            return self.examples.draw(phase.crop, seed=seed, step=step, first=first, count=count)
+        return self.corpus.crops(count, phase.crop, seed=seed, step=step, first=first), None
+
+    def loss(self, model: TaskNetwork, drawn: Drawn, draws: Draws, progress: float) -> Outcome:
+        """Raises PluginTrainingError where the plugin makes none."""
+        pictures = to_device(drawn[0], model.device)
+        values = self.plan.loss(model.network, Batch(pictures, draws, drawn[1]))
         if not isinstance(values, Mapping) or not _is_scalar(values.get("loss")):
             raise PluginTrainingError(
                 f'training {self.plan.name} returned no scalar tensor "loss": repair its method loss'
@@ -69,23 +95,26 @@ class PluginNetwork(TaskNetwork):
         parts = {name: torch.as_tensor(value).detach() for name, value in values.items() if name != "loss"}
         return Outcome(values["loss"], pictures, pictures, parts)
 
-    @torch.no_grad()
-    def score(self, picture: Tensor | Example) -> dict[str, float]:
-        """What the plugin says that a validation picture, (1, 3, H, W), is worth."""
-        return dict(self.plan.score(self.network, self._alone(picture)))
+    def probe(self, model: TaskNetwork, side: int, draws: Draws) -> Outcome:
+        drawn: Drawn = blank(side), None
+        if self.examples is not None:
+            drawn = self.examples.draw(side, seed=0, step=0, first=0, count=1)
+        return self.loss(model, drawn, draws, 1.0)
 
-    @torch.no_grad()
-    def shown(self, picture: Tensor | Example) -> Sequence[Tensor]:
-        """What the plugin shows of a validation picture, on the CPU; nothing where it has no previews."""
-        return [x.float().cpu() for x in self.plan.preview(self.network, self._alone(picture))]
+    def score(self, model: TaskNetwork, picture: Tensor | Example, number: int) -> Mapping[str, float]:
+        return self.plan.score(model.network, _alone(picture, model.device))
 
-    def _alone(self, picture: Tensor | Example) -> Batch:
-        draws = Draws(0, rows=1, first=0, count=1, device=self.device)
-        if isinstance(picture, Example):
-            return Batch(picture.picture.to(self.device), draws, picture.targets)
-        height, width = (side // BASE_STRIDE * BASE_STRIDE for side in picture.shape[-2:])
-        cut = picture[..., :height, :width].to(self.device)
-        return Batch(cut, draws)
+    def show(self, model: TaskNetwork, pictures: Sequence[Tensor | Example], number: int) -> Sequence[Tensor]:
+        shown = self.plan.preview(model.network, _alone(pictures[number], model.device))
+        return [x.float().cpu() for x in shown]
+
+
+def _alone(picture: Tensor | Example, device: torch.device) -> Batch:
+    draws = draws_of_one(device)
+    if isinstance(picture, Example):
+        return Batch(picture.picture.to(device), draws, picture.targets)
+    height, width = (side // BASE_STRIDE * BASE_STRIDE for side in picture.shape[-2:])
+    return Batch(picture[..., :height, :width].to(device), draws)
 
 
 def _is_scalar(value: object) -> bool:

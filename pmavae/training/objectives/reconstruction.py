@@ -1,64 +1,131 @@
-"""What a step minimises: a reconstruction that costs little, or a picture repainted in another's style.
+"""The codec: a reconstruction that costs little, or a picture repainted in another's style.
 
 A codec starts as a linear one, fitted to some crops: `linear_start`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pmavae.autoencoder import PMAVAE
-from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
+from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, PRESETS
 from pmavae.images.metrics import feature_distance
 from pmavae.latents import join_style, mix_style, split_style
 from pmavae.model import Posterior
+from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.style_transfer.distances import Wanted, content_distance, style_distances
-from pmavae.training.config import LossConfig, PaintConfig
-from pmavae.training.dataset import Corpus
-from pmavae.training.objectives.losses import edge_loss, kl_loss, pixel_loss
-from pmavae.training.objectives.repainting import grid_share
-from pmavae.training.perceptual import PerceptualNetwork
+from pmavae.training.config import LossConfig, PaintConfig, TrainConfig
+from pmavae.training.dataset import Corpus, to_device
+from pmavae.training.evaluation import SCORE, psnr_and_ssim, reconstruction_scores, stored_decibels
+from pmavae.training.growth import grown
+from pmavae.training.losses import edge_loss, kl_loss, pixel_loss
+from pmavae.training.objectives.base import Draws, Objective, Outcome, blank
+from pmavae.training.objectives.repainting import augment_styles, grid_share
+from pmavae.training.perceptual import PerceptualNetwork, perceptual_network
+from pmavae.training.phases import Phase
 
 
-@dataclass
-class Outcome:
-    """What an objective made of a batch."""
+class Crops(NamedTuple):
+    """What a step reconstructs, or repaints."""
 
-    loss: Tensor  # scalar
-    target: Tensor  # (B, 3, H, W) what the decoder should have given …
-    output: Tensor  # … and what it gave
-    parts: dict[str, Tensor] = field(default_factory=dict)  # scalars for the log
+    pictures: NDArray[np.uint8]  # (B, S, S, 3)
+    styles: NDArray[np.uint8] | None = None  # (B, 2S, 2S, 3) to repaint them in
 
 
-class Draws:
-    """The random numbers of one micro-batch: rows of what the whole batch draws.
+class Codec(Objective[PMAVAE, Crops]):
+    """The autoencoder: a phase "codec" trains all but the paint, "paint" the paint alone, to restyle."""
 
-    Every process draws the numbers of all rows and keeps its own, so the same global batch has the same
-    noise however many processes share it.
-    """
+    begins_with = "the linear start"
 
-    def __init__(self, seed: int, *, rows: int, first: int, count: int, device: torch.device) -> None:
-        self.generator = torch.Generator(device).manual_seed(seed)
-        self.on_cpu = torch.Generator().manual_seed(seed)  # for decisions that all rows share
-        self.rows, self.first, self.count = rows, first, count
+    def __init__(self, config: TrainConfig, index: WeightsIndex | None = None) -> None:
+        super().__init__(config, index)
+        if config.loss.perceptual > 0 or any(phase.objective == "paint" for phase in config.phases):
+            self.features = perceptual_network(config.loss.network)
 
-    def normal(self, like: Tensor) -> Tensor:
-        """Standard normal numbers of the shape of `like` (count, …)."""
-        shape = (self.rows, *like.shape[1:])
-        noise = torch.randn(shape, generator=self.generator, device=like.device, dtype=like.dtype)
-        return noise[self.first : self.first + self.count]
+    def new(self) -> PMAVAE:
+        return PMAVAE(PRESETS[self.config.preset])
 
-    def chance(self, probability: float) -> bool:
-        """True with this probability, for all rows at once."""
-        return float(torch.rand((), generator=self.on_cpu)) < probability
+    def load(self, weights: str) -> PMAVAE:
+        """The weights of a smaller preset grow."""
+        model, preset = PMAVAE.from_pretrained(weights, self.index), self.config.preset
+        return model if model.config.preset == preset else grown(model, PRESETS[preset])
 
-    def integer(self, end: int) -> int:
-        """0 to end - 1, for all rows at once."""
-        return int(torch.randint(end, (), generator=self.on_cpu))
+    def open(self, cache: Path) -> None:
+        super().open(cache)
+        self.styles = Corpus(cache, self.config.style_shares)
+
+    def fit(self, model: PMAVAE) -> None:
+        linear_start(model, self.corpus, self.config.linear_crops)
+
+    def to(self, device: torch.device) -> None:
+        if self.features is not None:
+            self.features.to(device)
+
+    def parts(self, model: PMAVAE) -> tuple[nn.Module, ...]:
+        return model.encoder, model.decoder
+
+    def choose(self, model: PMAVAE, phase: Phase) -> None:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(("paint" in name) == (phase.objective == "paint"))
+
+    def judged_layer(self, model: PMAVAE, phase: Phase) -> Tensor | None:
+        return cast(nn.Conv2d, model.decoder.out[0]).weight if phase.objective == "codec" else None
+
+    def largest_crop(self, phase: Phase) -> int:
+        return 2 * phase.crop if phase.objective == "paint" else phase.crop  # a style is shrunk by up to 2
+
+    def refusal(self, phase: Phase) -> str:
+        without = phase.objective == "paint" and self.features is None
+        return "paint is judged by a perceptual network" if without else ""
+
+    def draw(self, phase: Phase, *, step: int, first: int, count: int) -> Crops:
+        seed = self.config.seed
+        pictures = self.corpus.crops(count, phase.crop, seed=seed, step=step, first=first)
+        if phase.objective != "paint":
+            return Crops(pictures)
+        styles = self.styles.crops(count, 2 * phase.crop, seed=seed + 1, step=step, first=first)
+        return Crops(pictures, styles)
+
+    def loss(self, model: PMAVAE, drawn: Crops, draws: Draws, progress: float) -> Outcome:
+        config, device = self.config, model.device
+        contents = to_device(drawn.pictures, device)
+        if drawn.styles is None:
+            warm = config.loss.kl_warmup
+            kl_scale = min(1.0, progress / warm) if warm else 1.0
+            return reconstruction(model, contents, draws, config.loss, self.features, kl_scale)
+        assert self.features is not None
+        with torch.autocast(device.type, enabled=False):
+            styles = augment_styles(to_device(drawn.styles, device), contents.shape[-1], draws.of_rows)
+        return repainting(model, contents, styles, draws, config.paint, self.features)
+
+    def probe(self, model: PMAVAE, side: int, draws: Draws) -> Outcome:
+        return self.loss(model, Crops(blank(side)), draws, 1.0)
+
+    def score(self, model: PMAVAE, picture: Tensor, number: int) -> dict[str, float]:
+        return psnr_and_ssim(model.decode(model.encode(picture)).cpu(), picture)
+
+    def show(self, model: PMAVAE, pictures: Sequence[Tensor], number: int) -> Sequence[Tensor]:
+        """Input, reconstruction, in the next one's style."""
+        picture, latents = pictures[number], model.encode(pictures[number])
+        style = model.encode(pictures[(number + 1) % len(pictures)]).z_style
+        swapped = latents.replace(z_style=mix_style(latents.z_style, [(style, 1.0)]))
+        return picture, model.decode(latents).cpu(), model.decode(swapped).cpu()
+
+    @staticmethod
+    def measure(model: PMAVAE, pictures: Path, codec: str | Path | None = None) -> dict[str, float | None]:
+        scores = reconstruction_scores(model, pictures).values()
+        similarity = round(statistics.fmean(score["ssim"] for score in scores), 4)
+        mean = stored_decibels(statistics.fmean(score["psnr"] for score in scores))
+        return {SCORE: mean, "ssim_kodak24": similarity}
 
 
 def sample(mean: Tensor, logvar: Tensor, draws: Draws) -> Tensor:

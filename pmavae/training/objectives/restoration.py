@@ -1,9 +1,10 @@
-"""Restoration as an objective: the loss of a step, trials of a validation, scores of a release."""
+"""Restoration networks: the loss of a step, trials of a validation, scores of a release."""
 
 from __future__ import annotations
 
 import io
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,35 +18,89 @@ from torch import Tensor
 from pmavae.errors import PMAVAEError
 from pmavae.images.metrics import psnr, ssim
 from pmavae.images.pixels import to_pixels
-from pmavae.network_configs import RestorationConfig
+from pmavae.network_configs import RESTORERS, RestorationConfig
+from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer, enlarge
 from pmavae.restoration.tiles import restore, restore_pixels
-from pmavae.training.config import LossConfig
+from pmavae.training.config import TrainConfig
 from pmavae.training.dataset import to_device
-from pmavae.training.degradation import Damaged, shrink
-from pmavae.training.evaluation import picture_paths, read_rgb, unit
-from pmavae.training.objectives.losses import edge_loss, pixel_loss
-from pmavae.training.objectives.reconstruction import Outcome
+from pmavae.training.degradation import Damaged, crop_side, damage, scale_of, shrink
+from pmavae.training.evaluation import (
+    SCORE,
+    picture_paths,
+    psnr_and_ssim,
+    read_rgb,
+    stored_decibels,
+    unit,
+)
+from pmavae.training.losses import edge_loss, pixel_loss
+from pmavae.training.objectives.base import Draws, Objective, Outcome
+from pmavae.training.phases import Phase
 
 
-def restoring(model: Restorer, damaged: Damaged, config: LossConfig) -> Outcome:
-    """Restore a batch; its pixels cost, and Sobel edges where the configuration gives them a weight."""
-    device = model.device
+class Restoration(Objective[Restorer, Damaged]):
+    """A network that restores crops, which training has damaged and knows clean."""
 
-    def moved(values: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(values).to(device)
+    draws_noise = False  # it comes with the damage
 
-    inputs = moved(damaged.inputs).permute(0, 3, 1, 2)
-    target = to_device(damaged.targets, device)
-    gated = bool((damaged.fidelity < 1).any())
-    fidelity = moved(damaged.fidelity) if gated else None
-    output = model(inputs, moved(damaged.levels), fidelity, damaged.scale)
-    total = config.l1 * pixel_loss(output, target, config.pixels)
-    if config.edge:
-        total = total + config.edge * edge_loss(output, target)
-    error = (output - target).detach()
-    return Outcome(total, target, output, {"l1": error.abs().mean(), "mse": error.square().mean()})
+    def __init__(self, config: TrainConfig, index: WeightsIndex | None = None) -> None:
+        super().__init__(config, index)
+        self.shape = RESTORERS[config.task, config.preset]
+
+    def new(self) -> Restorer:
+        return Restorer(self.shape)
+
+    def load(self, weights: str) -> Restorer:
+        return Restorer.from_pretrained(weights, self.index, task=self.config.task)
+
+    def largest_crop(self, phase: Phase) -> int:
+        return crop_side(phase.crop, max(self.shape.scales))
+
+    def draw(self, phase: Phase, *, step: int, first: int, count: int) -> Damaged:
+        seed = self.config.seed
+        scale = scale_of(self.shape, seed, step)
+        side = crop_side(phase.crop, scale)
+        # Crops of clear sky teach to leave nothing of the noise in it.
+        clean = self.corpus.crops(count, side, seed=seed, step=step, first=first, flat=True)
+        return damage(clean, scale, self.config.damage, seed=seed, step=step, first=first)
+
+    def loss(self, model: Restorer, drawn: Damaged, draws: Draws, progress: float) -> Outcome:
+        """Pixels cost, and Sobel edges where the configuration gives them a weight."""
+        device, config = model.device, self.config.loss
+
+        def moved(values: NDArray[np.float32]) -> Tensor:
+            return torch.from_numpy(values).to(device)
+
+        inputs = moved(drawn.inputs).permute(0, 3, 1, 2)
+        target = to_device(drawn.targets, device)
+        gated = bool((drawn.fidelity < 1).any())
+        fidelity = moved(drawn.fidelity) if gated else None
+        output = model(inputs, moved(drawn.levels), fidelity, drawn.scale)
+        total = config.l1 * pixel_loss(output, target, config.pixels)
+        if config.edge:
+            total = total + config.edge * edge_loss(output, target)
+        error = (output - target).detach()
+        return Outcome(total, target, output, {"l1": error.abs().mean(), "mse": error.square().mean()})
+
+    def probe(self, model: Restorer, side: int, draws: Draws) -> Tensor:
+        picture, levels = (torch.zeros(1, *shape, device=model.device) for shape in ((3, side, side), (2,)))
+        restored: Tensor = model(picture, levels, scale=model.config.scales[-1])
+        return restored.abs().mean()
+
+    def score(self, model: Restorer, picture: Tensor, number: int) -> dict[str, float]:
+        original, _, result = trial(model, picture, number)
+        return psnr_and_ssim(result, original)
+
+    def show(self, model: Restorer, pictures: Sequence[Tensor], number: int) -> Sequence[Tensor]:
+        """Damaged, restored, clean."""
+        clean, damaged, restored = trial(model, pictures[number], number)
+        return damaged, restored, clean
+
+    @staticmethod
+    def measure(model: Restorer, pictures: Path, codec: str | Path | None = None) -> dict[str, float | None]:
+        scores = restoration_scores(model, pictures)
+        return {f"{SCORE}_{name}": stored_decibels(value) for name, value in scores.items()}
 
 
 # BT.601 for R, G and B in [0, 1], as MATLAB's rgb2ycbcr has it: 16 to 235.

@@ -1,4 +1,4 @@
-"""Texture priors as an objective: flow matching, and how well a prior knows textures."""
+"""Texture priors: flow matching, and how well a prior knows textures."""
 
 from __future__ import annotations
 
@@ -6,19 +6,73 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE, reflect_pad
 from pmavae.images.metrics import psnr
 from pmavae.images.pixels import blurred, gaussian
+from pmavae.network_configs import texture_config
+from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.texture.coefficients import spread, take_apart
-from pmavae.texture.network import TexturePrior
+from pmavae.texture.network import TexturePrior, encoder_fingerprint
 from pmavae.texture.sampling import vary
-from pmavae.training.config import TextureLossConfig
+from pmavae.training.config import TextureLossConfig, TrainConfig
+from pmavae.training.dataset import to_device
 from pmavae.training.evaluation import picture_paths, read_rgb, unit
-from pmavae.training.objectives.reconstruction import Draws, Outcome
+from pmavae.training.objectives.base import Draws, Objective, Outcome, blank, draws_of_one
+from pmavae.training.phases import Phase
+
+
+class TextureStatistics(Objective[TexturePrior, NDArray[np.uint8]]):
+    """A texture prior, of the latents of a codec that stays as it is."""
+
+    def __init__(self, config: TrainConfig, index: WeightsIndex | None = None) -> None:
+        super().__init__(config, index)
+        name = config.texture.codec or config.preset
+        self.codec = PMAVAE.from_pretrained(name, index).requires_grad_(False)
+
+    def new(self) -> TexturePrior:
+        return TexturePrior(texture_config(self.codec.config, encoder_fingerprint(self.codec.encoder)))
+
+    def load(self, weights: str) -> TexturePrior:
+        model = TexturePrior.from_pretrained(weights, self.index)
+        model.check_codec(self.codec)
+        return model
+
+    def to(self, device: torch.device) -> None:
+        self.codec.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def draw(self, phase: Phase, *, step: int, first: int, count: int) -> NDArray[np.uint8]:
+        return self.corpus.crops(count, phase.crop, seed=self.config.seed, step=step, first=first)
+
+    def loss(self, model: TexturePrior, drawn: NDArray[np.uint8], draws: Draws, progress: float) -> Outcome:
+        return flow_matching(model, self.codec, to_device(drawn, model.device), draws, self.config.texture)
+
+    def probe(self, model: TexturePrior, side: int, draws: Draws) -> Outcome:
+        return self.loss(model, blank(side), draws, 1.0)
+
+    def score(self, model: TexturePrior, picture: Tensor, number: int) -> dict[str, float]:
+        return {"velocity": velocity_error(model, self.codec, picture)}
+
+    def show(self, model: TexturePrior, pictures: Sequence[Tensor], number: int) -> Sequence[Tensor]:
+        """The reconstruction, with half of its textures, with all of them anew."""
+        latents, random = self.codec.encode(pictures[number]), torch.Generator().manual_seed(0)
+        varied = (vary(model, latents, amount, random) for amount in (0.0, 0.5, 1.0))
+        return [self.codec.decode(each).cpu() for each in varied]
+
+    @staticmethod
+    def measure(
+        model: TexturePrior, pictures: Path, codec: str | Path | None = None
+    ) -> dict[str, float | None]:
+        autoencoder = PMAVAE.from_pretrained(codec or model.config.preset)
+        model.check_codec(autoencoder)
+        scores = texture_scores(model, autoencoder, pictures)
+        return {f"{name}_kodak24": round(value, 4) for name, value in scores.items()}
+
 
 VISIBLE = 0.1  # strength of texture that counts half: nobody sees whether fainter texture is likely
 
@@ -63,7 +117,7 @@ def flow_matching(
 def velocity_error(model: TexturePrior, codec: PMAVAE, picture: Tensor) -> float:
     """`flow_matching` of (1, 3, H, W) in [0, 1], with the same noise every time; 2 for no idea."""
     whole = reflect_pad(picture).to(model.device)
-    draws = Draws(0, rows=1, first=0, count=1, device=model.device)
+    draws = draws_of_one(model.device)
     return float(flow_matching(model, codec, whole, draws, TextureLossConfig(draws=8)).loss)
 
 

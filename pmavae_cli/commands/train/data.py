@@ -12,12 +12,12 @@ from torch import Tensor
 
 from pmavae.errors import PMAVAEError
 from pmavae.training.config import TrainConfig
-from pmavae.training.dataset import Corpus, decoded, open_or_build
+from pmavae.training.dataset import decoded, open_or_build
 from pmavae.training.distributed import Processes
+from pmavae.training.evaluation import middle, validation_pictures
 from pmavae.training.plugin import Example, Examples
 from pmavae.training.run_folder import RunFolder
 from pmavae.training.sources import PictureEntry, Refusal, Survey, survey
-from pmavae.training.validation import middle, validation_pictures
 from pmavae_cli.console import Console
 
 VALIDATION_COUNT = 8
@@ -79,10 +79,6 @@ class TrainingData:
         """Pictures that are held out to validate on."""
         return len(self.held_out)
 
-    def corpora(self, config: TrainConfig) -> tuple[Corpus, Corpus]:
-        """What contents and styles are drawn from, once the cache is built."""
-        return Corpus(self.cache, config.shares), Corpus(self.cache, config.style_shares)
-
     def build(self, console: Console) -> None:
         """Decode the pictures into the cache, unless they are there; names those that fail."""
 
@@ -111,6 +107,7 @@ class LabelledData:
     examples: Examples
     refused: list[Refusal] = field(default_factory=list)  # none: a label without its picture is an error
     largest_crop: int = sys.maxsize  # they are scaled
+    cache: Path = Path()  # of no pictures: the examples are drawn from
 
     @property
     def count(self) -> int:
@@ -121,10 +118,6 @@ class LabelledData:
     def held_out_count(self) -> int:
         """Pictures to validate on."""
         return self.examples.held_out
-
-    def corpora(self, config: TrainConfig) -> tuple[Examples, Examples]:
-        """What a step draws from, twice the same: there are no styles."""
-        return self.examples, self.examples
 
     def validation(self) -> Sequence[Example]:
         """Examples that are the same in every session."""

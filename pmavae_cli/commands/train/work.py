@@ -9,24 +9,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pmavae import PMAVAE
 from pmavae.errors import PMAVAEError
 from pmavae.inference import offload
+from pmavae.pretrained.network import Pretrained
 from pmavae.pretrained.weights import save_folder
 from pmavae.training.config import TrainConfig, duration
-from pmavae.training.dataset import Corpus
 from pmavae.training.distributed import Processes, join_processes
+from pmavae.training.evaluation import save_grid
 from pmavae.training.logging import Meter, Recorder
-from pmavae.training.memory import activation_bytes, phase_bytes
-from pmavae.training.objectives.base import Model, frozen_codec, new_model, started_model
-from pmavae.training.objectives.reconstruction import linear_start
+from pmavae.training.objectives import objective_for
+from pmavae.training.objectives.base import Objective
 from pmavae.training.optimizers import choose_precision
-from pmavae.training.perceptual import PerceptualNetwork, perceptual_network
-from pmavae.training.plugin import Example, Examples, Training
+from pmavae.training.plugin import Example, Training
 from pmavae.training.run_folder import (
     RunFolder,
     load_checkpoint,
@@ -35,8 +34,7 @@ from pmavae.training.run_folder import (
     usable_phases,
 )
 from pmavae.training.schedule import Clock, StepClock, TimeClock
-from pmavae.training.trainer import Trainer
-from pmavae.training.validation import preview, save_grid, score
+from pmavae.training.trainer import Trainer, bytes_per_pixel, phase_bytes
 from pmavae_cli.commands.train.data import LabelledData, TrainingData, TrainingOptions, prepare_data
 from pmavae_cli.console import Console, print_table
 from pmavae_cli.plugin_manager import Registry
@@ -84,26 +82,23 @@ def run_training(options: TrainingOptions, console: Console, registry: Registry)
     folder, config, resume_from = _resolve(options, processes, registry.trainings)
     plan = registry.trainings.get(config.task)
     # What can be wrong at once comes before the pictures, which take minutes to decode.
-    network = perceptual_network(config.loss.network) if _needs_features(config) else None
     started = _with_files(config, registry, console, fresh=resume_from is None)
-    codec = frozen_codec(started, registry.weights)
     examples = plan.open_examples(list(map(Path, config.data)), options.validate) if plan else None
+    objective = objective_for(started, registry.weights, plan, examples)
     torch.manual_seed(config.seed)
-    if resume_from is None and config.init_from:
-        model = started_model(started, codec, plan, registry.weights, examples)
-    else:
-        model = new_model(config, codec, plan, examples)
+    fresh = resume_from is None
+    model = objective.started(started.init_from) if fresh and config.init_from else objective.new()
     data = prepare_data(config, options, folder, processes, console, examples)
-    config, reasons = usable_phases(config, data.largest_crop)
+    config, reasons = usable_phases(config, objective, data.largest_crop)
     for reason in reasons:
         if processes.is_main:
             console.note(reason)
     if options.dry_run:
         if processes.is_main:
-            print_plan(config, data, folder, resume_from, network, processes, model, codec)
+            print_plan(config, data, folder, resume_from, objective, processes, model)
         return 0
     with Interrupt() as interrupt:
-        session = _Session(options, config, folder, processes, console, network, codec)
+        session = _Session(options, config, folder, processes, console, objective)
         return session.run(model, data, resume_from, interrupt, pause_after, save_every)
 
 
@@ -117,12 +112,6 @@ def _with_files(config: TrainConfig, registry: Registry, console: Console, fresh
         found = find_weights(config.texture.codec, "base", index, console)
         config = replace(config, texture=replace(config.texture, codec=str(found.path)))
     return config
-
-
-def _needs_features(config: TrainConfig) -> bool:
-    if config.task != "base":
-        return False
-    return config.loss.perceptual > 0 or any(phase.objective == "paint" for phase in config.phases)
 
 
 def _from_anywhere(network: str | None) -> str | None:
@@ -190,16 +179,14 @@ class _Session:
         folder: RunFolder,
         processes: Processes,
         console: Console,
-        network: PerceptualNetwork | None,
-        codec: PMAVAE | None,
+        objective: Objective[Any, Any],
     ) -> None:
         self.options, self.config, self.folder = options, config, folder
-        self.processes, self.console = processes, console
-        self.network, self.codec = network, codec
+        self.processes, self.console, self.objective = processes, console, objective
 
     def run(
         self,
-        model: Model,
+        model: Pretrained,
         data: TrainingData | LabelledData,
         resume_from: Path | None,
         interrupt: Interrupt,
@@ -207,8 +194,8 @@ class _Session:
         save_every: float,
     ) -> int:
         began = time.monotonic()
-        corpus, styles = data.corpora(self.config)
-        trainer, self.elapsed = self._trainer(model, corpus, styles, resume_from)
+        self.objective.open(data.cache)
+        trainer, self.elapsed = self._trainer(model, resume_from)
         self.began = began
         self.validation: Sequence[Tensor | Example] = data.validation() if self.processes.is_main else []
         if self.processes.is_main:
@@ -251,24 +238,13 @@ class _Session:
             return 128 + interrupt.signal
         return 0
 
-    def _trainer(
-        self,
-        model: Model,
-        corpus: Corpus | Examples,
-        styles: Corpus | Examples,
-        resume_from: Path | None,
-    ) -> tuple[Trainer, float]:
+    def _trainer(self, model: Pretrained, resume_from: Path | None) -> tuple[Trainer, float]:
         config = self.config
-        if (
-            isinstance(corpus, Corpus)
-            and isinstance(model, PMAVAE)
-            and not config.init_from
-            and resume_from is None
-        ):
-            linear_start(model, corpus, config.linear_crops)
+        if not config.init_from and resume_from is None:
+            self.objective.fit(model)
         clock: Clock = StepClock(config.steps) if config.steps else TimeClock(duration(config.time_limit))
         branches = resume_from is not None and resume_from.parent != self.folder.checkpoints
-        trainer = Trainer(model, config, corpus, styles, clock, self.processes, self.network, self.codec)
+        trainer = Trainer(self.objective, model, config, clock, self.processes)
         elapsed = 0.0
         if resume_from is not None:
             numbers = load_checkpoint(resume_from, trainer.state)
@@ -287,9 +263,9 @@ class _Session:
         path = save_checkpoint(
             self.folder.checkpoints, trainer.state, numbers, self._weights_id(trainer), self.options.keep
         )
-        scores = score(trainer.average, self.validation, self.codec)
+        scores = self.objective.scores(trainer.average, self.validation)
         recorder.write({"step": float(trainer.step), **scores}, "validation")
-        grid = preview(trainer.average, self.validation, self.codec)
+        grid = self.objective.preview(trainer.average, self.validation)
         if grid is not None:
             save_grid(grid, self.folder.previews / f"{path.name}.png")
             recorder.picture(grid, trainer.step)
@@ -300,7 +276,7 @@ class _Session:
         # Not save_pretrained: the run's config.json is that of the training.
         average = trainer.average
         path = save_folder(self.folder.path, average.state_dict(), average.config, self._weights_id(trainer))
-        grid = preview(trainer.average, self.validation, self.codec)
+        grid = self.objective.preview(trainer.average, self.validation)
         if grid is None:
             display.say(f"weights {path}")
             return
@@ -320,16 +296,15 @@ def print_plan(
     data: TrainingData | LabelledData,
     folder: RunFolder,
     resume_from: Path | None,
-    network: PerceptualNetwork | None,
+    objective: Objective[Any, Any],
     processes: Processes,
-    model: Model,
-    codec: PMAVAE | None,
+    model: Pretrained,
 ) -> None:
     """The phases with their lengths and memory, the pictures, where the run starts; on stdout."""
     model = model.to(processes.device)
     precision = choose_precision(config, processes)
     kind = str(precision).removeprefix("torch.") if precision else "float32"
-    start = resume_from or config.init_from or ("the linear start" if config.task == "base" else "nothing")
+    start = resume_from or config.init_from or objective.begins_with
     length = f"{config.steps} steps" if config.steps else config.time_limit
     facts: list[list[str]] = [
         ["run", str(folder.path)],
@@ -338,7 +313,7 @@ def print_plan(
         ["starts from", str(start)],
         ["length", length],
         ["device", f"{processes.device}, {kind}, {processes.world} process(es)"],
-        ["perceptual network", config.loss.network if network is not None else "none"],
+        ["perceptual network", config.loss.network if objective.features is not None else "none"],
         [
             "pictures",
             f"{data.count} to train on, {data.held_out_count} to validate on",
@@ -346,8 +321,7 @@ def print_plan(
         *(["refused", refusal.reason] for refusal in data.refused),
     ]
     print_table(facts)
-    examples = data.examples if isinstance(data, LabelledData) else None
-    per_pixel = activation_bytes(model, config, network, precision, codec, examples)
+    per_pixel = bytes_per_pixel(objective, model, precision)
     total = sum(phase.share for phase in config.phases)
     rows = [["phase", "objective", "length", "crop", "batch", "learning rate", "memory"]]
     for phase in config.phases:

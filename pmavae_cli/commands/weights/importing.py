@@ -33,7 +33,7 @@ from pmavae.vmamba.network import read_checkpoint
 from pmavae_cli.api import Training
 
 if TYPE_CHECKING:
-    from pmavae.training.objectives.plugin import PluginNetwork
+    pass
 
 STATE_DICTS = (".pth", ".pt", ".bin", ".ckpt")
 # Under which name a checkpoint keeps a state dict, the averaged weights before those being trained.
@@ -150,7 +150,7 @@ class _Candidate:
 
     task: str
     config: AnyConfig
-    build: Callable[[], nn.Module | PluginNetwork]
+    build: Callable[[], nn.Module]
 
     @property
     def name(self) -> str:
@@ -232,13 +232,13 @@ def _candidates(wanted: Wanted, index: WeightsIndex, trainings: Mapping[str, Tra
         config = texture_config(codec.config, encoder_fingerprint(codec.encoder))
         found.append(_Candidate(TEXTURE_TASK, config, lambda: _shapes(TexturePrior, config)))
     if plan := trainings.get(wanted.task or ""):
-        from pmavae.training.objectives.plugin import PluginNetwork
+        from pmavae.training.objectives.plugin import new_network
 
         for preset in plan.presets:
             if wanted.preset in (None, preset):
-                config_of = PluginNetwork.new(plan, preset).config
+                config_of = new_network(plan, preset).config
                 found.append(
-                    _Candidate(plan.name, config_of, lambda p=preset: PluginNetwork.new(plan, p))  # type: ignore[misc]
+                    _Candidate(plan.name, config_of, lambda p=preset: new_network(plan, p))  # type: ignore[misc]
                 )
     return [c for c in found if wanted.preset in (None, c.config.preset)]
 
