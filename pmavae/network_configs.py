@@ -215,60 +215,37 @@ class VMambaConfig(PlainConfig):
         return math.ceil(channels / 16)
 
 
-def _config(preset: str, base: int, depth: int, ratio: float, vanilla: bool = False) -> VMambaConfig:
-    return VMambaConfig(
-        preset=preset,
-        generation="v0" if vanilla else "v05",
-        channels=(base, 2 * base, 4 * base, 8 * base),
-        depths=(2, 2, depth, 2),
-        ssm_ratio=ratio,
-        d_state=16 if vanilla else 1,
-    )
-
+# By preset: the name in the paper, where s is the ratio of the scan's width and l the blocks of the third
+# stage; channels of the first stage; those blocks; that ratio; the stochastic depth of its training, which is
+# the share of samples that skip the last block.
+_VMAMBAS = {
+    "vmamba-tiny": ("tiny_s1l8", 96, 8, 1.0, 0.2),
+    "vmamba-small": ("small_s2l15", 96, 15, 2.0, 0.3),
+    "vmamba-base": ("base_s2l15", 128, 15, 2.0, 0.6),
+    "vmamba-small-s1l20": ("small_s1l20", 96, 20, 1.0, 0.3),
+    "vmamba-base-s1l20": ("base_s1l20", 128, 20, 1.0, 0.6),
+    "vmamba-tiny-s2l5": ("tiny_s2l5", 96, 5, 2.0, 0.2),
+    "vmamba-tiny-v0": ("vanilla_tiny", 96, 9, 2.0, 0.1),
+    "vmamba-small-v0": ("vanilla_small", 96, 27, 2.0, 0.3),
+    "vmamba-base-v0": ("vanilla_base", 128, 27, 2.0, 0.6),
+}
 
 VMAMBA: Mapping[str, VMambaConfig] = MappingProxyType(
     {
-        config.preset: config
-        for config in (
-            _config("vmamba-tiny", 96, 8, 1.0),
-            _config("vmamba-small", 96, 15, 2.0),
-            _config("vmamba-base", 128, 15, 2.0),
-            _config("vmamba-small-s1l20", 96, 20, 1.0),
-            _config("vmamba-base-s1l20", 128, 20, 1.0),
-            _config("vmamba-tiny-s2l5", 96, 5, 2.0),
-            _config("vmamba-tiny-v0", 96, 9, 2.0, vanilla=True),
-            _config("vmamba-small-v0", 96, 27, 2.0, vanilla=True),
-            _config("vmamba-base-v0", 128, 27, 2.0, vanilla=True),
+        preset: VMambaConfig(
+            preset=preset,
+            generation="v0" if preset.endswith("-v0") else "v05",
+            channels=(base, 2 * base, 4 * base, 8 * base),
+            depths=(2, 2, depth, 2),
+            ssm_ratio=ratio,
+            d_state=16 if preset.endswith("-v0") else 1,
         )
+        for preset, (_, base, depth, ratio, _) in _VMAMBAS.items()
     }
 )
-
-# The same by the names of the paper: s, the ratio of the scan's width; l, the blocks of the third stage.
+# The same by the names of the paper.
 VARIANTS: Mapping[str, VMambaConfig] = MappingProxyType(
-    {
-        "tiny_s1l8": VMAMBA["vmamba-tiny"],
-        "small_s2l15": VMAMBA["vmamba-small"],
-        "base_s2l15": VMAMBA["vmamba-base"],
-        "small_s1l20": VMAMBA["vmamba-small-s1l20"],
-        "base_s1l20": VMAMBA["vmamba-base-s1l20"],
-        "tiny_s2l5": VMAMBA["vmamba-tiny-s2l5"],
-        "vanilla_tiny": VMAMBA["vmamba-tiny-v0"],
-        "vanilla_small": VMAMBA["vmamba-small-v0"],
-        "vanilla_base": VMAMBA["vmamba-base-v0"],
-    }
+    {row[0]: VMAMBA[preset] for preset, row in _VMAMBAS.items()}
 )
-
-# Stochastic depth with which the variants were trained: the share of samples that skip the last block.
-DROP_PATH: Mapping[str, float] = MappingProxyType(
-    {
-        "vmamba-tiny": 0.2,
-        "vmamba-small": 0.3,
-        "vmamba-base": 0.6,
-        "vmamba-small-s1l20": 0.3,
-        "vmamba-base-s1l20": 0.6,
-        "vmamba-tiny-s2l5": 0.2,
-        "vmamba-tiny-v0": 0.1,
-        "vmamba-small-v0": 0.3,
-        "vmamba-base-v0": 0.6,
-    }
-)
+# Stochastic depth with which the variants were trained.
+DROP_PATH: Mapping[str, float] = MappingProxyType({preset: row[-1] for preset, row in _VMAMBAS.items()})

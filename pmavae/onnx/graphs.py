@@ -210,10 +210,7 @@ def _strip(proto: onnx.ModelProto) -> None:
         item.doc_string = ""
 
 
-SIZES = (
-    (96, 160),
-    (208, 112),
-)  # height and width of the pictures, neither of which is the exporter's example
+SIZES = ((96, 160), (208, 112))  # heights and widths of pictures, none of which is the exporter's example
 MAX_ERROR = 1e-3  # of any number of a picture in [0, 1] or of latents of unit variance
 MAX_ERROR_HALF = 1e-2  # of weights that had more than half precision
 

@@ -52,9 +52,13 @@ def style_distances(
     }
 
 
-def _relative(difference: Tensor, reference: Tensor) -> Tensor:
-    """Squared norm of a difference over that of the reference, per item, averaged."""
-    return (difference.flatten(1).square().sum(1) / (reference.flatten(1).square().sum(1) + 1e-8)).mean()
+def _relative(found: Sequence[Tensor], references: Sequence[Tensor]) -> Tensor:
+    """Squared norm of the difference over that of the reference, averaged over items and layers."""
+    layers = [
+        ((x - wanted).flatten(1).square().sum(1) / (wanted.flatten(1).square().sum(1) + 1e-8)).mean()
+        for x, wanted in zip(found, references, strict=True)
+    ]
+    return torch.stack(layers).mean()
 
 
 def gram(x: Tensor) -> Tensor:
@@ -79,9 +83,7 @@ def gram_distance(a: Sequence[Tensor], style: Sequence[Tensor]) -> Tensor:
 
     a: feature maps; style: the Gram matrices wanted of each.
     """
-    return torch.stack(
-        [_relative(gram(x) - wanted, wanted) for x, wanted in zip(a, style, strict=True)]
-    ).mean()
+    return _relative([gram(x) for x in a], style)
 
 
 def moment_distance(a: Sequence[Tensor], style: Sequence[Tensor]) -> Tensor:
@@ -89,11 +91,9 @@ def moment_distance(a: Sequence[Tensor], style: Sequence[Tensor]) -> Tensor:
 
     a: feature maps; style: the `moments` wanted of each.
     """
-    pairs = [
-        (mean_and_deviation(moments(x)), mean_and_deviation(wanted))
-        for x, wanted in zip(a, style, strict=True)
-    ]
-    return torch.stack([_relative(x - wanted, wanted) for x, wanted in pairs]).mean()
+    return _relative(
+        [mean_and_deviation(moments(x)) for x in a], [mean_and_deviation(wanted) for wanted in style]
+    )
 
 
 def content_distance(a: Sequence[Tensor], content: Sequence[Tensor], layers: Sequence[int]) -> Tensor:

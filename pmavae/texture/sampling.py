@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from pmavae.config import BASE_STRIDE
-from pmavae.latents import Latents, padded
+from pmavae.latents import Latents
 from pmavae.texture.coefficients import Texture, spread, surface_share, take_apart
 from pmavae.texture.network import TexturePrior
 
@@ -79,7 +79,7 @@ def _in_cells(region: Tensor, latents: Latents) -> Tensor:
             f"the region has {region.shape[1]}×{region.shape[0]} px and the picture "
             f"{latents.width}×{latents.height}"
         )
-    bottom, right = padded(latents.height) - latents.height, padded(latents.width) - latents.width
+    bottom, right = latents.padding
     full = F.pad(region[None, None].float(), (0, right, 0, bottom), mode="replicate")
     return F.avg_pool2d(full, BASE_STRIDE)
 

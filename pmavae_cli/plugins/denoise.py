@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from pmavae_cli.api import Context, Task, hookimpl
-from pmavae_cli.plugins.parameters import TILE_OPTION, bounded
+from pmavae_cli.plugins import TILE_OPTION, bounded
 
 if TYPE_CHECKING:
     from pmavae.images.pixels import Pixels
-    from pmavae.restoration.levels import Levels
 
 UNSEEN_QUALITY = 50  # of JPEG, where --mode jpeg says that there was one and nothing tells how bad
 
@@ -55,9 +54,18 @@ class Denoise(Task):
         jpeg_quality: int | None,
         tile: int | None,
     ) -> Pixels:
+        from pmavae.images.pixels import eight_bits
+        from pmavae.restoration.levels import Levels, estimate_levels
         from pmavae.restoration.tiles import restore_pixels
 
-        levels = self._levels(pixels, context, mode, sigma, jpeg_quality)
+        found = Levels()
+        if sigma is None or jpeg_quality is None:
+            found = estimate_levels(eight_bits(pixels), context.tables)
+        noise = found.noise if mode != "jpeg" else 0.0
+        jpeg = found.jpeg if mode != "noise" else None
+        if mode == "jpeg" and jpeg is None:
+            jpeg = UNSEEN_QUALITY
+        levels = Levels(noise if sigma is None else sigma, jpeg if jpeg_quality is None else jpeg_quality)
         used = levels.times(strength).within()
         context.detail(f"{levels.describe()}; taken out at strength {strength:g}")
         if used.none and fidelity == 1:
@@ -71,26 +79,6 @@ class Denoise(Task):
             progress=context.progress,
             report=context.log,
         )
-
-    def _levels(
-        self,
-        pixels: Pixels,
-        context: Context,
-        mode: str,
-        sigma: float | None,
-        jpeg_quality: int | None,
-    ) -> Levels:
-        from pmavae.images.pixels import eight_bits
-        from pmavae.restoration.levels import Levels, estimate_levels
-
-        found = Levels()
-        if sigma is None or jpeg_quality is None:
-            found = estimate_levels(eight_bits(pixels), context.tables)
-        noise = found.noise if mode != "jpeg" else 0.0
-        jpeg = found.jpeg if mode != "noise" else None
-        if mode == "jpeg" and jpeg is None:
-            jpeg = UNSEEN_QUALITY
-        return Levels(noise if sigma is None else sigma, jpeg if jpeg_quality is None else jpeg_quality)
 
 
 @hookimpl

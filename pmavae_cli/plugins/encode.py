@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pmavae_cli.api import Context, Task, hookimpl
-from pmavae_cli.plugins.parameters import STYLE_SCALE_OPTION
+from pmavae_cli.plugins import STYLE_SCALE_OPTION
 
 if TYPE_CHECKING:
     from pmavae import Latents, Style

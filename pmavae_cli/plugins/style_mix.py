@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pmavae_cli.api import STYLE, Context, Named, Progress, Task, Weighted, hookimpl
-from pmavae_cli.plugins.parameters import STYLE_SCALE_OPTION, bounded
+from pmavae_cli.plugins import STYLE_SCALE_OPTION, bounded
 
 if TYPE_CHECKING:
     from pmavae import Latents
@@ -102,7 +102,10 @@ class StyleMix(Task):
         if isinstance(content, list):
             return _sheet(content, brushes, keep, context)
         if brushes[0].steps:
-            return brushes[0].paint(_pixels(context), keep, context.progress)
+            plain = context.pixels
+            if plain is None:
+                plain = context.model.decode_pixels(context.latents, f"uint{context.depth}")
+            return brushes[0].paint(plain, keep, context.progress)
         latents = context.latents
         mixture = [(weighted.style.z_style, weighted.weight) for weighted in styles]
         # Pixels only where they are asked for: latents lose nothing on their way to the next task.
@@ -188,13 +191,6 @@ def _small(latents: Latents, context: Context) -> Latents:
     if max(latents.width, latents.height) <= CELL_SIDE:
         return latents
     return context.model.encode(fit_side(context.model.decode_pixels(latents), CELL_SIDE))
-
-
-def _pixels(context: Context) -> Pixels:
-    """The input's own pixels, or what its latents decode to."""
-    if context.pixels is not None:
-        return context.pixels
-    return context.model.decode_pixels(context.latents, f"uint{context.depth}")
 
 
 @hookimpl

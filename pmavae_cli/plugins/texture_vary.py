@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pmavae_cli.api import MASK, Context, Task, hookimpl
-from pmavae_cli.plugins.parameters import bounded
+from pmavae_cli.plugins import bounded
 
 if TYPE_CHECKING:
     import numpy as np

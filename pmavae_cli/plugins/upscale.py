@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pmavae_cli.api import Context, Task, hookimpl
-from pmavae_cli.plugins.parameters import TILE_OPTION
+from pmavae_cli.plugins import TILE_OPTION
 
 if TYPE_CHECKING:
     from pmavae.images.pixels import Pixels
