@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -43,6 +44,31 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo(line.rstrip())
+
+
+def show_table(
+    rows: Sequence[Sequence[str]], styles: Mapping[str, str], other: str = "", right: str = ""
+) -> None:
+    """Rows under a heading, fitted to a terminal, with a style by the state in the last column.
+
+    other: the style of a state that is not in `styles`; right: the heading of a column of numbers.
+    """
+    if not sys.stdout.isatty():
+        # A table that fits its lines to a terminal would break those that another program reads.
+        print_table(rows)
+        return
+    from rich import box
+    from rich.console import Console as Terminal
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for column in rows[0]:
+        table.add_column(column, overflow="fold", justify="right" if column == right else "left")
+    for row in rows[1:]:
+        # Text, for names and errors may hold what rich reads as markup.
+        table.add_row(*map(Text, row[:-1]), Text(row[-1], styles.get(row[-1], other)))
+    Terminal().print(table)
 
 
 @dataclass

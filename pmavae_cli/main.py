@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from pmavae import __version__
-from pmavae_cli.command_table import COMMANDS, open_command
+from pmavae_cli.commands import COMMANDS, open_command
 from pmavae_cli.console import describe_error, say
 from pmavae_cli.plugin_manager import Registry, find_plugins, load_plugins
 from pmavae_cli.task_command import task_command

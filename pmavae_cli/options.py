@@ -8,28 +8,40 @@ import sys
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
 
 from pmavae.config import PRESETS
+from pmavae_cli.console import Console
 from pmavae_cli.images.formats import FORMAT_NAMES
 
 # Completed by a shell, and not checked: what a path stands for is found out when all are known.
 ANY_FILE = click.Path(readable=False)
 
 _Item = TypeVar("_Item")
+Decorator = Callable[[Callable[..., Any]], Any]
 
-
-with_debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-with_quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
-with_threads = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+_PRESETS = click.Choice(list(PRESETS))
+_WEIGHTS: dict[str, Any] = {
+    "type": ANY_FILE,
+    "metavar": "NAME|PATH",
+    "help": "Weights: an id, a file, a folder, or org/name[@revision][:file] on the Hugging Face Hub. "
+    "Default: those of the preset.",
+}
+_DEVICE: dict[str, Any] = {
+    "type": click.Choice(["auto", "cpu", "cuda", "mps"]),
+    "default": "auto",
+    "show_default": True,
+}
+_QUIET: dict[str, Any] = {"is_flag": True, "help": "Say nothing but errors."}
+_DEBUG: dict[str, Any] = {"is_flag": True, "help": "Show the traceback of an error."}
 
 
 OFFLINE = "HF_HUB_OFFLINE"
 _TRUE = ("1", "ON", "YES", "TRUE")  # as the client reads its variables
-_OFFLINE_HELP = "Ask the network for nothing: only what is here already is used."
 
 
 def go_offline() -> Callable[[], None]:
@@ -37,44 +49,76 @@ def go_offline() -> Callable[[], None]:
 
     Returns what takes that back.
     """
-    before = os.environ.get(OFFLINE)
-    os.environ[OFFLINE] = "1"
-    # The variable is read when the client is imported, which a plugin may have done already.
-    constants: Any = sys.modules.get("huggingface_hub.constants")
-    was = constants.HF_HUB_OFFLINE if constants else (before or "").upper() in _TRUE
-    _set_constant(True)
 
-    def back() -> None:
-        if before is None:
+    def tell(variable: str | None, constant: bool) -> None:
+        if variable is None:
             os.environ.pop(OFFLINE, None)
         else:
-            os.environ[OFFLINE] = before
-        _set_constant(was)
+            os.environ[OFFLINE] = variable
+        # The variable is read when the client is imported, which a plugin may have done already.
+        if client := sys.modules.get("huggingface_hub.constants"):
+            client.HF_HUB_OFFLINE = constant  # type: ignore[attr-defined]
 
-    return back
-
-
-def _set_constant(value: bool) -> None:
-    if constants := sys.modules.get("huggingface_hub.constants"):
-        constants.HF_HUB_OFFLINE = value  # type: ignore[attr-defined]
-
-
-def offline_option() -> click.Option:
-    """For a command's list of parameters."""
-    return click.Option(["--offline"], is_flag=True, callback=_switch, help=_OFFLINE_HELP)
-
-
-def with_offline(command: Any) -> Any:
-    """`--offline` as a decorator; the function gets no parameter of it."""
-    return click.option("--offline", is_flag=True, expose_value=False, callback=_switch, help=_OFFLINE_HELP)(
-        command
-    )
+    before = os.environ.get(OFFLINE)
+    client: Any = sys.modules.get("huggingface_hub.constants")
+    was = client.HF_HUB_OFFLINE if client else (before or "").upper() in _TRUE
+    tell("1", True)
+    return lambda: tell(before, was)
 
 
 def _switch(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     if value:
         ctx.call_on_close(go_offline())
     return value
+
+
+_OFFLINE: dict[str, Any] = {
+    "is_flag": True,
+    "callback": _switch,
+    "help": "Ask the network for nothing: only what is here already is used.",
+}
+
+with_weights = click.option("--weights", **_WEIGHTS)
+with_device = click.option("--device", **_DEVICE)
+with_offline = click.option("--offline", expose_value=False, **_OFFLINE)  # what is told the client is enough
+with_threads = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: all cores]")
+with_quiet = click.option("-q", "--quiet", **_QUIET)
+with_debug = click.option("--debug", expose_value=False, **_DEBUG)  # `main` finds it by itself
+
+
+def with_preset(help: str | None = None, default: str | None = None) -> Decorator:
+    """`--preset`."""
+    return click.option("--preset", type=_PRESETS, default=default, show_default=True, help=help)
+
+
+def with_json(help: str = "One JSON object a line.") -> Decorator:
+    """`--json`."""
+    return click.option("--json", is_flag=True, help=help)
+
+
+def with_overwrite(what: str = "an output that exists") -> Decorator:
+    """`--overwrite`, of what it replaces."""
+    return click.option("--overwrite", is_flag=True, help=f"Replace {what}.")
+
+
+def with_console(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --debug, and hand over a `console` in the place of the values of -q, --json and --debug."""
+
+    @click.option("--debug", **_DEBUG)
+    @wraps(command)
+    def with_its_own(*arguments: Any, **values: Any) -> Any:
+        voice = {name: values.pop(name) for name in ("quiet", "json", "debug") if name in values}
+        return command(*arguments, console=Console(**voice), **values)
+
+    return with_its_own
+
+
+def calm_threads() -> None:
+    """To be called before torch is loaded, which reads it.
+
+    Threads that spin while they wait for each other cost a busy machine whole seconds a picture.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 SMALLEST = 64 << 20  # below it, strips and tiles are mostly margin, and a wide picture takes more anyway
@@ -227,24 +271,10 @@ COMMON_OPTIONS = (
         show_default=True,
         help="Precision of latents, in files and between steps.",
     ),
-    click.Option(
-        ["--preset"], type=click.Choice(list(PRESETS)), default="tiny", show_default=True, help="Model size."
-    ),
-    click.Option(
-        ["--weights", "--model-weights", "weights"],
-        type=ANY_FILE,
-        metavar="NAME|PATH",
-        help="Weights: an id, a file, a folder, or org/name[@revision][:file] on the Hugging Face Hub. "
-        "Default: those of the preset.",
-    ),
-    offline_option(),
-    click.Option(
-        ["--device"],
-        type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-        default="auto",
-        show_default=True,
-        help="Where to compute.",
-    ),
+    click.Option(["--preset"], type=_PRESETS, default="tiny", show_default=True, help="Model size."),
+    click.Option(["--weights", "--model-weights", "weights"], **_WEIGHTS),
+    click.Option(["--offline"], **_OFFLINE),
+    click.Option(["--device"], **_DEVICE, help="Where to compute."),
     click.Option(
         ["--precision"],
         type=click.Choice(["auto", "float32"]),
@@ -277,9 +307,9 @@ COMMON_OPTIONS = (
         help="Of whatever is random: the same seed gives the same bytes.",
     ),
     click.Option(["--json"], is_flag=True, help="One JSON object a line on stdout, instead of paths."),
-    click.Option(["-q", "--quiet"], is_flag=True, help="Say nothing but errors."),
+    click.Option(["-q", "--quiet"], **_QUIET),
     click.Option(["-v", "--verbose"], is_flag=True, help="Say what is done, and how long it takes."),
-    click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+    click.Option(["--debug"], **_DEBUG),
 )
 
 

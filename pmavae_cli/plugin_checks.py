@@ -10,7 +10,7 @@ import click
 from pmavae.config import PRESETS
 from pmavae.training.phases import OBJECTIVES, Phase
 from pmavae_cli.api import API_VERSION, OLDEST_API_VERSION, Task, Training
-from pmavae_cli.command_table import COMMANDS
+from pmavae_cli.commands import COMMANDS
 from pmavae_cli.options import common_options
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

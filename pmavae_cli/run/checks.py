@@ -7,7 +7,7 @@ import shutil
 import stat
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,6 +194,32 @@ def _is_device(path: Path) -> bool:
 
 def _is_there(path: Path) -> bool:
     return os.path.lexists(path) and not _is_device(path)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """No output of a command that is no task replaces a file unasked."""
+    if not overwrite and _is_there(path):
+        raise Refused(f"{path} exists: use --overwrite to replace it")
+
+
+def refuse_output(path: Path, inputs: Mapping[Path, str], overwrite: bool) -> None:
+    """Refuse, before anything is read, what cannot or must not be written.
+
+    inputs: the files that it must not replace, and what a message calls them.
+    """
+    try:
+        for source, name in inputs.items():
+            if path.exists() and source.exists() and path.samefile(source):
+                raise Refused(f"{path} would replace {name}: give another -o")
+        if path.is_dir():
+            raise Refused(f"{path} is a folder: give a file")
+        refuse_existing(path, overwrite)
+        if not path.parent.is_dir():
+            raise Refused(f"{path} cannot be written: there is no folder {path.parent}; make it first")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise Refused(f"{path} cannot be written: no permission for {path.parent}; give another -o")
+    except OSError as reason:  # a name that is too long, a folder that may not be searched
+        raise Refused(f"{path} cannot be written: {reason.strerror or reason}; give another -o") from None
 
 
 SAMPLE = 64  # headers that are read at most, as a folder may lie on a slow disk

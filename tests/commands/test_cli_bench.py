@@ -149,7 +149,7 @@ def test_a_peer_that_cannot_be_imported_says_so(monkeypatch: pytest.MonkeyPatch)
     """As diffusers beside a torchvision that was built for another torch."""
     import huggingface_hub
 
-    from pmavae_cli.commands.bench.reconstruction_baselines import PEERS
+    from pmavae_cli.commands.bench.baselines import BASELINES
 
     class Broken(ModuleType):
         def __getattr__(self, name: str) -> object:
@@ -160,4 +160,4 @@ def test_a_peer_that_cannot_be_imported_says_so(monkeypatch: pytest.MonkeyPatch)
     broken.__path__ = []
     monkeypatch.setitem(sys.modules, "diffusers", broken)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: "a file")
-    assert "cannot be imported" in (PEERS["taesd"].missing() or "")
+    assert "cannot be imported" in (BASELINES["taesd"].missing() or "")

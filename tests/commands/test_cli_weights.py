@@ -15,7 +15,7 @@ from conftest import Command
 from pmavae.pretrained.hub import Fetched, HubReference
 from pmavae.pretrained.manifest import Manifest, Shelf, WeightsIndex, released_weights
 from pmavae_cli.commands.weights.command import weights as weights_group
-from pmavae_cli.commands.weights.listing import all_weights, checks, short_scores, show, verify
+from pmavae_cli.commands.weights.listing import all_weights, short_scores, show, verify
 
 DOCS = Path(__file__).parents[2] / "docs"
 INDEX = released_weights()
@@ -130,11 +130,11 @@ def test_a_changed_shipped_file_is_told_with_the_remedy(tmp_path: Path) -> None:
     entry = INDEX.entries[0]
     (tmp_path / entry.file).write_bytes(b"other")
     index = WeightsIndex((Shelf(tmp_path, "plugin far", Manifest((entry,))),))
-    (check,) = checks(index, [])
-    told = verify(check).sentence
-    assert entry.id in told and "damaged" in told and told.endswith("install plugin far again")
+    _, told = verify(*all_weights(index, []))
+    assert told and entry.id in told and "damaged" in told and told.endswith("install plugin far again")
     (tmp_path / entry.file).unlink()
-    assert verify(checks(index, [])[0]).problem == "is gone"
+    gone = (None, f"{entry.id} is gone; install plugin far again")
+    assert verify(*all_weights(index, [])) == gone
 
 
 def test_every_option_of_weights_is_documented() -> None:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.training.config import duration
 from pmavae.vmamba import VMAMBA, VMamba
-from pmavae_cli.commands.train import work as training_session
+from pmavae_cli.commands.train import work
 from pmavae_cli.main import main
 
 PLUGIN = Path(__file__).parents[2] / "examples/plugin-vision"
@@ -323,7 +323,7 @@ def test_a_dry_run_tells_and_a_stopped_run_goes_on_exactly(
     assert "27 to train on, 3 to validate on" in capsys.readouterr().out
     assert train("classify", data, made.folder / "whole", "--steps", "4") == 0
     # A session that has no time at all ends after one step.
-    monkeypatch.setattr(training_session, "duration", lambda text: 0.0 if text == "1s" else duration(text))
+    monkeypatch.setattr(work, "duration", lambda text: 0.0 if text == "1s" else duration(text))
     for _ in range(4):
         assert train("classify", data, made.folder / "parts", "--steps", "4", "--pause-after", "1s") == 0
     saved = {path.name for path in (made.folder / "parts/checkpoints").iterdir()}

@@ -24,7 +24,6 @@ from pmavae.errors import ExportError
 from pmavae.onnx.graphs import Graph, check, halved, largest_error, properties
 from pmavae.onnx.scan import directional_scan as as_operators
 from pmavae.scan import directional_scan, operator
-from pmavae_cli.commands.export import command
 from pmavae_cli.main import main
 
 LOOPS = {"Loop", "Scan", "If"}
@@ -186,14 +185,16 @@ def test_files_are_not_overwritten(folder, pmavae):
 
 def test_nothing_is_written_where_a_check_fails(folder, here, pmavae, monkeypatch):
     encoder, decoder = graphs(folder)
-    monkeypatch.setattr("pmavae_cli.commands.export.work.encoder_graph", lambda model: encoder)
-    monkeypatch.setattr("pmavae_cli.commands.export.work.decoder_graph", lambda model, paint: decoder)
+    monkeypatch.setattr("pmavae.onnx.graphs.encoder_graph", lambda model: encoder)
+    monkeypatch.setattr("pmavae.onnx.graphs.decoder_graph", lambda model, paint: decoder)
     monkeypatch.setattr("pmavae.onnx.graphs.largest_error", lambda *args: float("inf"))
     done = pmavae("export", "--weights", folder, "-o", "out")
     assert done.status == 1 and "differs by inf" in done.err and not (here / "out").exists()
 
 
 def test_a_missing_package_is_one_sentence(here, pmavae, monkeypatch):
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "onnxscript" else name)
+    monkeypatch.setattr(
+        "pmavae_cli.commands.export.find_spec", lambda name: None if name == "onnxscript" else name
+    )
     done = pmavae("export", "-o", "out")
     assert done.status == 2 and done.err.endswith("needs onnxscript: pip install 'pmavae[onnx]'\n")

@@ -18,8 +18,8 @@ import pytest
 from conftest import Command, picture
 from PIL import Image, ImageFilter
 
-from pmavae_cli.command_table import COMMANDS
-from pmavae_cli.commands.plugins.command import FILES, check_name, render
+from pmavae_cli.commands import COMMANDS
+from pmavae_cli.commands.plugins import FILES, check_name, render
 from pmavae_cli.main import build_cli
 from pmavae_cli.plugin_manager import load_plugins
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from pmavae.config import PRESETS
 from pmavae.network_configs import RESTORATIONS
 from pmavae_cli.console import Console
-from pmavae_cli.options import with_debug, with_offline, with_threads
-from pmavae_cli.plugin_manager import Registry
+from pmavae_cli.options import (
+    calm_threads,
+    with_console,
+    with_device,
+    with_json,
+    with_offline,
+    with_overwrite,
+    with_preset,
+    with_threads,
+)
 
 
 @click.command()
@@ -27,7 +33,7 @@ from pmavae_cli.plugin_manager import Registry
     help="Damages, by comma. denoise: noise15, noise25, noise50, jpeg10, jpeg20, jpeg40, clean; "
     "upscale: x2, x4.  [default: all of the task]",
 )
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="The weights of a preset.  [default: tiny]")
+@with_preset("The weights of a preset.  [default: tiny]")
 @click.option(
     "--weights",
     multiple=True,
@@ -50,25 +56,22 @@ from pmavae_cli.plugin_manager import Registry
     help="Other programs, by comma: linear, jpeg, webp, taesd; for denoise input, bm3d, nlmeans; for "
     "upscale bicubic, lanczos; none; auto: those that are here.",
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
-)
+@with_device
 @with_offline
 @with_threads
-@click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object a line: every picture, then the means."
-)
+@with_json("One JSON object a line: every picture, then the means.")
 @click.option(
     "--save", type=click.Path(path_type=Path), metavar="FILE", help="Write it all as one JSON file."
 )
-@click.option("--overwrite", is_flag=True, help="Replace the file of --save.")
+@with_overwrite("the file of --save")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="The first N pictures of each folder.")
 @click.option("--latents", is_flag=True, help="Tell how much each latent says: KL and active dimensions.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the means.")
-@with_debug
 @click.pass_context
+@with_console
 def bench(
     ctx: click.Context,
+    console: Console,
     folders: tuple[Path, ...],
     task: str | None,
     conditions: str | None,
@@ -78,13 +81,10 @@ def bench(
     peers: str,
     device: str,
     threads: int | None,
-    as_json: bool,
     save: Path | None,
     overwrite: bool,
     limit: int | None,
     latents: bool,
-    quiet: bool,
-    debug: bool,
 ) -> None:
     """Measure reconstruction, or with --task restoration, on the pictures of every FOLDER.
 
@@ -94,40 +94,35 @@ def bench(
     """
     if preset and weights:
         raise click.UsageError("Give --preset or --weights, not both.")
-    if task and (latents or _given(ctx, "perceptual")):
+    judged = ctx.get_parameter_source("perceptual") is click.core.ParameterSource.COMMANDLINE
+    if task and (latents or judged):
         raise click.UsageError(f"{'--latents' if latents else '--perceptual'} has no meaning with --task.")
     if conditions and not task:
         raise click.UsageError("--conditions has no meaning without --task.")
-    if save and save.exists() and not overwrite:
-        raise click.UsageError(f"{save} exists: use --overwrite to replace it.")
-    if save and not save.parent.is_dir():
-        raise click.UsageError(f"{save.parent} is not a folder: create it before --save.")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if save:
+        from pmavae_cli.run.checks import refuse_existing
+
+        refuse_existing(save, overwrite)
+        if not save.parent.is_dir():
+            raise click.UsageError(f"{save.parent} is not a folder: create it before --save.")
+    calm_threads()
     import torch
 
-    from pmavae_cli.commands.bench.work import BenchSession
+    from pmavae_cli.commands.bench.work import Bench
     from pmavae_cli.run.models import choose_device
 
     if threads:
         torch.set_num_threads(threads)
-    registry = ctx.find_object(Registry)
-    assert registry is not None
-    console = Console(quiet=quiet, json=as_json, debug=debug)
-    session = BenchSession(console, peers, save, registry.weights, registry.tasks)
+    run = Bench(console, peers, save, ctx.obj.weights, ctx.obj.tasks)
     place = choose_device(device)
     asked = weights or (preset or "tiny",)
-    pictures = session.pictures(folders, limit)
-    if pictures and task:
+    run.find_pictures(folders, limit)
+    if run.pictures and task:
         from pmavae_cli.commands.bench.restoration import bench_restoration
 
-        bench_restoration(session, pictures, asked, task, conditions, place)
-    elif pictures:
+        bench_restoration(run, asked, task, conditions, place)
+    elif run.pictures:
         from pmavae_cli.commands.bench.reconstruction import bench_reconstruction
 
-        paths = [path for _, path in pictures]
-        bench_reconstruction(session, paths, asked, perceptual, latents, place)
-    ctx.exit(1 if session.failures else 0)
-
-
-def _given(ctx: click.Context, name: str) -> bool:
-    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        bench_reconstruction(run, asked, perceptual, latents, place)
+    ctx.exit(1 if run.failures else 0)

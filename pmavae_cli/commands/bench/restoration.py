@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pmavae.errors import PMAVAEError
-from pmavae.pretrained.manifest import WeightsIndex, released_weights
+from pmavae.pretrained.resolve import Found
 from pmavae.restoration.network import Restorer
-from pmavae.training.evaluation import read_rgb
 from pmavae.training.objectives.restoration import (
     CONDITIONS,
     Condition,
@@ -29,57 +25,59 @@ from pmavae.training.objectives.restoration import (
     restored,
 )
 from pmavae_cli.api import Context, Task
-from pmavae_cli.commands.bench.restoration_baselines import PEERS, Method, Peer, baseline
-from pmavae_cli.commands.bench.work import BenchSession, names_of
-from pmavae_cli.console import Console
+from pmavae_cli.commands.bench.baselines import Baseline, Pixels
+from pmavae_cli.commands.bench.work import Bench, Method, Row, means, names_of, relative_time, table
 from pmavae_cli.options import RunOptions
-from pmavae_cli.run.weights import find_weights
 from pmavae_cli.task_command import task_command
 
-HEADER = ["method", "picture", "condition", "PSNR dB", "SSIM", "shift", "time"]
-WARM_UP_SIDE = 64  # px
+COLUMNS = {
+    "method": ("method", ""),
+    "picture": ("picture", ""),
+    "condition": ("condition", ""),
+    "psnr": ("PSNR dB", ".2f"),
+    "ssim": ("SSIM", ".4f"),
+    "shift": ("shift", ".2f"),  # 8-bit units
+    "time": ("time", ""),
+}
 
 
 def bench_restoration(
-    session: BenchSession,
-    paths: list[tuple[int, Path]],
-    weights: Iterable[str],
-    task: str,
-    conditions: str | None,
-    device: torch.device,
+    bench: Bench, weights: Iterable[str], task: str, conditions: str | None, device: torch.device
 ) -> None:
     """Measure weights on pictures, each damaged in every one of the conditions."""
     known = {name: condition for name, condition in CONDITIONS.items() if condition.task == task}
     asked = [known[name] for name in names_of(conditions, "--conditions", known)] if conditions else None
+
     # A name that is wrong is told before anything is loaded.
-    possible = {name: peer for name, peer in PEERS.items() if peer.task == task}
-    chosen = session.chosen_peers(
-        {name: partial(_missing, name, peer, asked) for name, peer in possible.items()}
-    )
-    models = load_restorers(weights, task, device, session.index, session.console)
+    baselines = bench.baselines(task, noisy=asked is None or any(c.levels.noise for c in asked))
+
+    def restorer(file: Found) -> Restorer:
+        model = Restorer.from_pretrained(file, task=task)
+        return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    models = bench.load(weights, task, restorer)
     used = _possible(models, asked)
-    rows: list[Score] = []
-    for row in scores(methods(models, chosen, session.tasks), used, paths, session.failed):
-        rows.append(row)
-        session.picture_row(row.row())
+    rows = bench.measure(
+        "method",
+        _methods(models, baselines, bench.tasks),
+        lambda picture, number: (make_trial(picture, condition, number) for condition in used),
+        lambda trial, result: {"condition": trial.condition.name, **asdict(fidelity(trial, result))},
+    )
     if not rows:
         return
-    averages = means(rows)
-    seconds = {mean.condition: mean.seconds for mean in averages if mean.method == next(iter(models))}
-    summary = [[*HEADER, "gain dB"], *([*_cells(mean, seconds), _gain(mean)] for mean in averages)]
-    singles = [HEADER, *(_cells(row, seconds) for row in rows)]
-    mean_rows = [mean.row() for mean in averages]
-    session.finish(
-        [summary] if session.console.quiet else [singles, summary],
-        mean_rows,
-        {"rows": [row.row() for row in rows], "means": mean_rows},
-    )
+    averages = [{**mean, **_gain(mean, rows)} for mean in means(rows, "condition", "method")]
+    seconds = {
+        mean["condition"]: mean["seconds"] for mean in averages if mean["method"] == next(iter(models))
+    }
 
+    def shown(row: Row) -> Row:
+        gain = row.get("gain")
+        told = None if gain is None else f"{gain:+.2f} over {row['baseline']}"
+        return {**row, "time": relative_time(row, seconds.get(row["condition"])), "gain": told}
 
-def _missing(name: str, peer: Peer, conditions: Sequence[Condition] | None) -> str | None:
-    if conditions is not None and not any(map(peer.takes, conditions)):
-        return f"{name} is for noise alone, which none of --conditions has"
-    return peer.missing()
+    summary = table(map(shown, averages), {**COLUMNS, "gain": ("gain dB", "")})
+    singles = [] if bench.console.quiet else [table(map(shown, rows), COLUMNS)]
+    bench.finish([*singles, summary], rows=rows, means=averages)
 
 
 def _possible(models: dict[str, Restorer], asked: list[Condition] | None) -> list[Condition]:
@@ -94,84 +92,27 @@ def _possible(models: dict[str, Restorer], asked: list[Condition] | None) -> lis
     return asked or own
 
 
-def _cells(row: Score, seconds: dict[str, float]) -> list[str]:
-    ours = seconds.get(row.condition)
-    return [
-        row.method,
-        row.picture,
-        row.condition,
-        f"{row.psnr:.2f}",
-        f"{row.ssim:.4f}",
-        f"{row.shift:.2f}",
-        f"{row.seconds / ours:.2f} x" if ours else "-",
-    ]
-
-
-def _gain(mean: Mean) -> str:
-    return "-" if mean.gain is None else f"{mean.gain:+.2f} over {mean.baseline}"
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a method made of one picture that was damaged in one way."""
-
-    method: str
-    picture: str  # path
-    condition: str
-    psnr: float  # dB; infinite for equal pictures
-    ssim: float
-    shift: float  # 8-bit units
-    seconds: float
-
-    def row(self) -> dict[str, Any]:
-        """For JSON, which has no infinity: null stands for it."""
-        return asdict(self) | {"psnr": self.psnr if math.isfinite(self.psnr) else None}
-
-
-@dataclass(frozen=True)
-class Mean(Score):
-    """A method's average over the pictures in one condition; `picture` is "mean"."""
-
-    baseline: str | None  # the peer that it is held against
-    gain: float | None  # dB of PSNR more than that peer has; None where either is infinite
-
-
-def load_restorers(
-    weights: Iterable[str],
-    task: str,
-    device: torch.device,
-    index: WeightsIndex | None = None,
-    console: Console | None = None,
-) -> dict[str, Restorer]:
-    """The networks by the names of their rows. Raises PMAVAEError for weights that cannot be had."""
-    found: dict[str, Restorer] = {}
-    for name in dict.fromkeys(weights):
-        here = find_weights(name, task, index or released_weights(), console or Console())
-        model = Restorer.from_pretrained(here, task=task)
-        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        label = f"{model.weights_id} ({name})" if model.weights_id in found else model.weights_id
-        found[label] = model
-    return found
-
-
-def methods(
-    models: dict[str, Restorer], peers: Iterable[str], tasks: Mapping[str, Task]
+def _methods(
+    models: dict[str, Restorer], baselines: dict[str, Baseline], tasks: Mapping[str, Task]
 ) -> dict[str, Method]:
-    """By name: every network, told the true level and as its task runs it; then every peer."""
+    """By name: every network, told the true level and as its task runs it; then every baseline."""
     found: dict[str, Method] = {}
     for name, model in models.items():
         takes = partial(_has_scale, model)
         found[name] = Method(partial(restored, model), takes)
         if (task := tasks.get(model.config.task)) is not None:  # else PMAVAE_PLUGINS leaves it out
             found[f"{name} auto"] = Method(partial(_by_task, task, model), takes)
-    return found | {name: Method(PEERS[name].open(), PEERS[name].takes) for name in peers}
+    first = next(iter(models.values()))
+    return found | {
+        name: Method(baseline.open(first), baseline.takes) for name, baseline in baselines.items()
+    }
 
 
-def _has_scale(model: Restorer, condition: Condition) -> bool:
-    return condition.task == model.config.task and condition.scale in model.config.scales
+def _has_scale(model: Restorer, trial: Trial) -> bool:
+    return trial.condition.scale in model.config.scales
 
 
-def _by_task(task: Task, model: Restorer, trial: Trial) -> NDArray[np.uint8]:
+def _by_task(task: Task, model: Restorer, trial: Trial) -> Pixels:
     """What `pmavae denoise` or `pmavae upscale` makes of the damaged picture without being told."""
     scale = ["--scale", str(trial.condition.scale)] if model.config.task == "upscale" else []
     with task_command(task).make_context(task.name, ["-", *scale]) as ctx:
@@ -200,71 +141,18 @@ def _by_task(task: Task, model: Restorer, trial: Trial) -> NDArray[np.uint8]:
     return np.asarray(result, np.uint8)
 
 
-def scores(
-    methods: dict[str, Method],
-    conditions: Sequence[Condition],
-    paths: Iterable[tuple[int, Path]],
-    failed: Callable[[Path, PMAVAEError], None],
-) -> Iterator[Score]:
-    """Each method on each picture in each condition that it takes; `failed` hears of a picture that cannot
-    be read, or that a method cannot hold.
-
-    The number beside a path makes the picture's noise. Every method is run once before, so that no figure
-    has the time of loading kernels in it.
-    """
-    blank = np.random.default_rng(0).integers(0, 256, (WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)
-    for method in methods.values():
-        if condition := next(filter(method.takes, conditions), None):
-            method.run(make_trial(blank, condition, 0))
-    for number, path in paths:
-        try:
-            picture = read_rgb(path)
-        except PMAVAEError as error:
-            failed(path, error)
-            continue
-        for condition in conditions:
-            trial = make_trial(picture, condition, number)
-            for name, method in methods.items():
-                if not method.takes(condition):
-                    continue
-                began = time.perf_counter()
-                try:
-                    result = method.run(trial)
-                except PMAVAEError as error:
-                    failed(path, error)
-                    continue
-                seconds = time.perf_counter() - began
-                found = fidelity(trial, result)
-                yield Score(name, str(path), condition.name, found.psnr, found.ssim, found.shift, seconds)
-
-
-def means(rows: Sequence[Score]) -> list[Mean]:
-    """One score a condition and method, over the pictures."""
-    cells: dict[tuple[str, str], list[Score]] = {}
-    for row in rows:
-        cells.setdefault((row.condition, row.method), []).append(row)
-    names = dict.fromkeys(row.condition for row in rows)
-    return [
-        _mean(own, cells, CONDITIONS[name])
-        for name in names
-        for (condition, _), own in cells.items()
-        if condition == name
+def _gain(mean: Row, rows: list[Row]) -> Row:
+    """The baseline that a mean is held against, and the dB of PSNR that it has more; None where infinite."""
+    own = [row for row in rows if row["condition"] == mean["condition"]]
+    run = {row["method"] for row in own}
+    # The first of these that was run; bm3d is, where there is noise.
+    name = next((name for name in ("bicubic", "bm3d", "input") if name in run), None)
+    held_against = {row["picture"]: row["psnr"] for row in own if row["method"] == name}
+    # A baseline may have failed on a picture; over others the difference would be one of pictures.
+    gains = [
+        row["psnr"] - held_against[row["picture"]]
+        for row in own
+        if row["method"] == mean["method"] and row["picture"] in held_against
     ]
-
-
-def _mean(own: list[Score], cells: dict[tuple[str, str], list[Score]], condition: Condition) -> Mean:
-    name = next((peer for peer in baseline(condition) if (condition.name, peer) in cells), None)
-    held_against = {row.picture: row.psnr for row in cells[condition.name, name]} if name else {}
-    # A peer may have failed on a picture; over others the difference would be one of pictures.
-    gains = [row.psnr - held_against[row.picture] for row in own if row.picture in held_against]
-    return Mean(
-        own[0].method,
-        "mean",
-        condition.name,
-        statistics.fmean(row.psnr for row in own),
-        statistics.fmean(row.ssim for row in own),
-        statistics.fmean(row.shift for row in own),
-        statistics.fmean(row.seconds for row in own),
-        name,
-        statistics.fmean(gains) if gains and all(map(math.isfinite, gains)) else None,
-    )
+    finite = gains and all(map(math.isfinite, gains))
+    return {"baseline": name, "gain": statistics.fmean(gains) if finite else None}

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, PRESETS, ModelConfig
+from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, PRESETS
 from pmavae.errors import PMAVAEError
 from pmavae_cli.console import Console, one_line, print_json, print_table
-from pmavae_cli.options import ANY_FILE, with_debug, with_offline
-from pmavae_cli.plugin_manager import Registry
+from pmavae_cli.options import ANY_FILE, with_console, with_json, with_offline, with_preset
 from pmavae_cli.run.inputs import find_inputs
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @click.command()
 @click.argument("files", nargs=-1, type=ANY_FILE, metavar="[FILE]...")
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="The model to describe. Default: tiny.")
+@with_preset("The model to describe. Default: tiny.")
 @with_offline
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@with_debug
+@with_json()
 @click.pass_context
-def info(ctx: click.Context, files: tuple[str, ...], preset: str | None, as_json: bool, debug: bool) -> None:
+@with_console
+def info(ctx: click.Context, console: Console, files: tuple[str, ...], preset: str | None) -> None:
     """Describe every FILE, or the model of a preset.
 
     A FILE is a picture, a latent file, a style file, a weights file, a folder or glob of these, or - for
@@ -30,20 +32,18 @@ def info(ctx: click.Context, files: tuple[str, ...], preset: str | None, as_json
     """
     if files and preset:
         raise click.UsageError("Give a FILE or a --preset, not both.")
+    as_json = console.json
     if not files:
         _show(describe_preset(preset or "tiny"), as_json)
         return
     from pmavae_cli.commands.info.work import describe_file
 
-    registry = ctx.find_object(Registry)
-    assert registry is not None
     inputs = find_inputs(files, lambda path: ())
-    console = Console(debug=debug)
     failures: list[tuple[str, PMAVAEError]] = [*inputs.failures]
     shown = 0
     for source in inputs.sources:
         try:
-            facts = describe_file(source, registry.weights)
+            facts = describe_file(source, ctx.obj.weights)
         except PMAVAEError as error:
             failures.append((source.name, error))
             continue
@@ -51,6 +51,7 @@ def info(ctx: click.Context, files: tuple[str, ...], preset: str | None, as_json
             click.echo()
         _show(facts, as_json)
         shown += 1
+    console.json = False  # the rows of failures are other than those of a task's
     for name, failure in failures:
         console.failure(name, "info", failure)
         if as_json:
@@ -64,23 +65,22 @@ def describe_preset(name: str) -> dict[str, Any]:
 
     config = PRESETS[name]
     model = PMAVAE(config)
-    encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
-    decoder = sum(parameter.numel() for parameter in model.decoder.parameters())
+
+    def parameters(module: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
     return {
         "preset": name,
-        "encoder_parameters": encoder,
-        "decoder_parameters": decoder,
-        "total_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "encoder_parameters": parameters(model.encoder),
+        "decoder_parameters": parameters(model.decoder),
+        "total_parameters": parameters(model),
         "z_base": f"H/{BASE_STRIDE} × W/{BASE_STRIDE} × {config.base_channels}",
         "z_detail": f"H/{DETAIL_STRIDE} × W/{DETAIL_STRIDE} × {config.detail_channels}",
         "z_style": f"1 × 1 × {config.style_channels}",
-        "latents_per_pixel": floats_per_pixel(config),
+        # z_style is one vector a picture
+        "latents_per_pixel": config.base_channels / BASE_STRIDE**2
+        + config.detail_channels / DETAIL_STRIDE**2,
     }
-
-
-def floats_per_pixel(config: ModelConfig) -> float:
-    """Numbers of z_base and z_detail for every pixel; z_style is one vector a picture."""
-    return config.base_channels / BASE_STRIDE**2 + config.detail_channels / DETAIL_STRIDE**2
 
 
 def _show(facts: Mapping[str, Any], as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
@@ -10,11 +9,17 @@ from typing import Any
 
 import click
 
-from pmavae.config import PRESETS
 from pmavae_cli.api import Training
 from pmavae_cli.console import Console
-from pmavae_cli.options import with_debug, with_offline, with_quiet, with_threads
-from pmavae_cli.plugin_manager import Registry
+from pmavae_cli.options import (
+    calm_threads,
+    with_console,
+    with_device,
+    with_offline,
+    with_preset,
+    with_quiet,
+    with_threads,
+)
 
 RESUME = ("auto", "never")
 TASKS = ("base", "denoise", "upscale", "texture-vary")
@@ -26,7 +31,7 @@ TASKS = ("base", "denoise", "upscale", "texture-vary")
     type=click.Choice(TASKS),
     help="What to train: the autoencoder, or the network of a task.  [default: base]",
 )
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="The shape of the model.  [default: tiny]")
+@with_preset("The shape of the model.  [default: tiny]")
 @click.option(
     "--data",
     multiple=True,
@@ -84,17 +89,15 @@ TASKS = ("base", "denoise", "upscale", "texture-vary")
 @click.option(
     "--log-every", type=click.IntRange(1), default=50, show_default=True, help="Steps between lines."
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
-)
+@with_device
 @with_offline
 @with_threads
 @click.option("--seed", type=int, help="The same seed makes the same run.  [default: 0]")
 @click.option("--dry-run", is_flag=True, help="Tell what would be done, and end.")
 @with_quiet
-@with_debug
 @click.pass_context
-def train(ctx: click.Context, **options: Any) -> None:
+@with_console
+def train(ctx: click.Context, console: Console, **options: Any) -> None:
     """Train a model, or the network of a task, on your own pictures.
 
     A run is a folder: checkpoints, the log, previews, and in the end model.safetensors, which every task
@@ -102,16 +105,12 @@ def train(ctx: click.Context, **options: Any) -> None:
     """
     if options["steps"] and options["time_limit"]:
         raise click.UsageError("--steps and --time-limit are two lengths of one run: give one.")
-    # Threads that spin while they wait slow each other down. Read when torch is loaded, which is now.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    calm_threads()
     from pmavae_cli.commands.train.data import TrainingOptions
     from pmavae_cli.commands.train.work import run_training
 
-    registry = ctx.find_object(Registry)
-    assert registry is not None
-    data = [*options.pop("data"), *options.pop("more_data")]
-    console = Console(quiet=options.pop("quiet"), debug=options.pop("debug"))
-    ctx.exit(run_training(TrainingOptions(data=data, **options), console, registry))
+    options["data"] += options.pop("more_data")
+    ctx.exit(run_training(TrainingOptions(**options), console, ctx.obj))
 
 
 def train_with(trainings: Mapping[str, Training]) -> click.Command:

@@ -30,7 +30,7 @@ class TrainingOptions:
 
     task: str | None
     preset: str | None
-    data: list[str]
+    data: tuple[str, ...]
     out: Path | None
     config: Path | None
     time_limit: str | None
@@ -51,7 +51,6 @@ class TrainingOptions:
     threads: int | None
     seed: int | None
     dry_run: bool
-    debug: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from pmavae_cli.console import Console, print_json
-from pmavae_cli.options import with_debug, with_offline, with_quiet
+from pmavae_cli.options import (
+    calm_threads,
+    with_console,
+    with_debug,
+    with_json,
+    with_offline,
+    with_overwrite,
+    with_quiet,
+)
 from pmavae_cli.plugin_manager import Registry
-
-if TYPE_CHECKING:
-    from pmavae.pretrained.resolve import Found
 
 REFERENCE = (
     "REF is an id or a preset, org/name[@revision][:file] on the Hugging Face Hub, or a file or folder that "
@@ -38,11 +44,11 @@ def weights() -> None:
 
 
 @weights.command(name="list", short_help="Show the weights that are shipped, cached or known.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@with_json()
 @with_offline
-@with_debug
 @click.pass_obj
-def list_(registry: Registry, as_json: bool, debug: bool) -> None:
+@with_console
+def list_(registry: Registry, console: Console) -> None:
     """Show all weights with preset, task, size, licence, scores, hash and state, without network.
 
     State is shipped, cached (in the Hugging Face cache), remote (pmavae weights fetch gets them) or missing.
@@ -51,9 +57,9 @@ def list_(registry: Registry, as_json: bool, debug: bool) -> None:
     from pmavae_cli.commands.weights.listing import all_weights, show
 
     rows = all_weights(registry.weights, cached())
-    if as_json:
+    if console.json:
         for row in rows:
-            print_json(row.row())
+            print_json(asdict(row))
     else:
         show(rows)
 
@@ -64,9 +70,9 @@ def list_(registry: Registry, as_json: bool, debug: bool) -> None:
 @click.option("--force", is_flag=True, help="Fetch again what is in the cache.")
 @with_offline
 @with_quiet
-@with_debug
 @click.pass_obj
-def fetch(registry: Registry, ref: str, task: str, force: bool, quiet: bool, debug: bool) -> None:
+@with_console
+def fetch(registry: Registry, console: Console, ref: str, task: str, force: bool) -> None:
     """Get weights from the Hugging Face Hub into its cache, verify them, and print the path of the file.
 
     REF is an id or a preset, or org/name[@revision][:file]. What is here already is verified and left where
@@ -74,53 +80,41 @@ def fetch(registry: Registry, ref: str, task: str, force: bool, quiet: bool, deb
     """
     from pmavae_cli.run.weights import find_weights
 
-    console = Console(quiet=quiet, debug=debug)
     found = find_weights(ref, task, registry.weights, console, force=force)
     if found.reference is None:
         from pmavae.pretrained.weights import load_weights
 
         load_weights(found.path, found.entry)
         console.note(f"{ref} is here already: {'it came with its package' if found.entry else 'a file'}")
-    _print_path(found)
+    click.echo(os.fsencode(found.path))
 
 
 @weights.command(short_help="Hash weights again, and tell which are not what they were.")
 @click.argument("names", nargs=-1, metavar="[ID]...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@with_json()
 @with_offline
-@with_debug
 @click.pass_context
-def verify(ctx: click.Context, names: tuple[str, ...], as_json: bool, debug: bool) -> None:
+@with_console
+def verify(ctx: click.Context, console: Console, names: tuple[str, ...]) -> None:
     """Hash all weights that are shipped or cached, or those of each ID, and compare.
 
     An ID is what pmavae weights list shows, or org/name for all that the cache has of a repository. Exit
     status 1 if one is damaged or gone.
     """
     from pmavae.pretrained.hub import cached
-    from pmavae_cli.commands.weights.listing import checks, chosen
-    from pmavae_cli.commands.weights.listing import verify as verify_file
+    from pmavae_cli.commands.weights import listing
 
-    registry = ctx.find_object(Registry)
-    assert registry is not None
-    console, wrong = Console(debug=debug), 0
-    for check in chosen(checks(registry.weights, cached()), names):
-        verdict = verify_file(check)
-        wrong += verdict.problem is not None
-        if as_json:
-            state = "damaged" if verdict.problem else "ok"
-            print_json(
-                {
-                    "id": check.id,
-                    "state": state,
-                    "path": str(check.path) if check.path else None,
-                    "sha256": verdict.sha256,
-                    "error": verdict.sentence if verdict.problem else None,
-                }
-            )
-        elif verdict.problem is None:
-            click.echo(f"ok  {(verdict.sha256 or '')[:8]}  {check.id}")
-        if verdict.problem:
-            console.note(verdict.sentence)
+    wrong = 0
+    for row in listing.chosen(listing.all_weights(ctx.obj.weights, cached()), names):
+        sha256, error = listing.verify(row)
+        if console.json:
+            state = "damaged" if error else "ok"
+            print_json({"id": row.id, "state": state, "path": row.path, "sha256": sha256, "error": error})
+        elif not error:
+            click.echo(f"ok  {(sha256 or '')[:8]}  {row.id}")
+        if error:
+            wrong += 1
+            console.note(error)
     ctx.exit(1 if wrong else 0)
 
 
@@ -128,16 +122,16 @@ def verify(ctx: click.Context, names: tuple[str, ...], as_json: bool, debug: boo
 @click.argument("ref")
 @_task
 @with_offline
-@with_debug
 @click.pass_obj
-def path(registry: Registry, ref: str, task: str, debug: bool) -> None:
+@with_console
+def path(registry: Registry, console: Console, ref: str, task: str) -> None:
     """Print the path of a weights file that is shipped, cached or given, without network.
 
     Exit status 1 where it is none of these. REF is as for pmavae weights fetch.
     """
     from pmavae_cli.run.weights import find_weights
 
-    _print_path(find_weights(ref, task, registry.weights, Console(debug=debug), offline=True))
+    click.echo(os.fsencode(find_weights(ref, task, registry.weights, console, offline=True).path))
 
 
 @weights.command(name="import", short_help="Make a weights file of a training run or a .pth file.")
@@ -165,13 +159,14 @@ def path(registry: Registry, ref: str, task: str, debug: bool) -> None:
     show_default=True,
     help="Precision of the tensors in the file.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the path.")
+@with_overwrite()
+@with_json("One JSON object instead of the path.")
 @with_offline
-@with_debug
 @click.pass_obj
+@with_console
 def import_(
     registry: Registry,
+    console: Console,
     source: Path,
     output: Path,
     weights_id: str | None,
@@ -180,8 +175,6 @@ def import_(
     codec: str | None,
     dtype: str,
     overwrite: bool,
-    as_json: bool,
-    debug: bool,
 ) -> None:
     """Make a weights file, as every task takes it, of a training run or of a state dict.
 
@@ -190,8 +183,12 @@ def import_(
     names that begin with module. or model., whose tensors have to be those of a preset or, under any of the
     released names, of a VMamba; or a weights file, to be given another id or precision.
     """
-    _check_output(output, source, overwrite)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from pmavae_cli.run.checks import refuse_output
+
+    if output.suffix.lower() != ".safetensors":
+        raise click.UsageError(f"{output} has another suffix than .safetensors: add that.")
+    refuse_output(output, {source: str(source)}, overwrite)
+    calm_threads()
     import torch
 
     from pmavae.pretrained.weights import load_weights, save_weights
@@ -201,11 +198,11 @@ def import_(
     if codec and task != "texture-vary":
         raise click.UsageError("--codec has no meaning without --task texture-vary.")
     if codec:
-        codec = str(find_weights(codec, "base", registry.weights, Console(debug=debug)).path)
+        codec = str(find_weights(codec, "base", registry.weights, console).path)
     found = read_import(source, Wanted(task, preset, codec), registry.weights, registry.trainings)
     name = weights_id or found.id or output.stem
     save_weights(output, found.state, found.config, name, getattr(torch, dtype))
-    if not as_json:
+    if not console.json:
         click.echo(os.fsencode(output))
         return
     loaded = load_weights(output)
@@ -233,17 +230,7 @@ def import_(
 )
 @with_debug
 @click.pass_obj
-def push(
-    registry: Registry,
-    folder: Path,
-    repo: str,
-    private: bool,
-    message: str,
-    revision: str | None,
-    licence: str | None,
-    datasets: tuple[str, ...],
-    debug: bool,
-) -> None:
+def push(registry: Registry, folder: Path, repo: str, **choice: Any) -> None:
     """Upload model.safetensors of FOLDER, a config.json and a model card to ORG/NAME; print the commit's URL.
 
     The card is README.md of the folder; where there is none, one is made, with licence, data and scores of
@@ -252,33 +239,4 @@ def push(
     """
     from pmavae_cli.commands.weights.importing import push_folder
 
-    click.echo(
-        push_folder(
-            folder,
-            repo,
-            registry.weights,
-            private=private,
-            message=message,
-            revision=revision,
-            licence=licence,
-            datasets=datasets,
-        )
-    )
-
-
-def _print_path(found: Found) -> None:
-    click.echo(os.fsencode(found.path))
-
-
-def _check_output(output: Path, source: Path, overwrite: bool) -> None:
-    from pmavae_cli.run.jobs import Refused
-
-    if output.suffix.lower() != ".safetensors":
-        raise click.UsageError(f"{output} has another suffix than .safetensors: add that.")
-    if os.path.lexists(output):
-        if source.exists() and output.exists() and output.samefile(source):
-            raise Refused(f"{output} would replace {source}: give another -o")
-        if not overwrite:
-            raise Refused(f"{output} exists: use --overwrite to replace it")
-    if not output.parent.is_dir():
-        raise Refused(f"{output} cannot be written: there is no folder {output.parent}; make it first")
+    click.echo(push_folder(folder, repo, registry.weights, **choice))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Container
 from importlib.resources import files
@@ -14,12 +13,17 @@ from string import Template
 import click
 
 from pmavae.errors import PMAVAEError
-from pmavae_cli.command_table import COMMANDS
-from pmavae_cli.console import one_line, print_json, print_table, say
-from pmavae_cli.options import with_debug
+from pmavae_cli.commands import COMMANDS
+from pmavae_cli.console import Console, one_line, print_json, say, show_table
+from pmavae_cli.options import with_console, with_json
 from pmavae_cli.plugin_checks import TASK_NAME
 from pmavae_cli.plugin_manager import Plugin, Registry, is_strict
 
+FACTS = (
+    *("name", "version", "origin", "entry_point", "api"),
+    *("tasks", "weights", "trainings", "commands", "state"),
+)
+COLUMNS = ("plugin", "version", "origin", "tasks", "also", "state")
 LONGEST = 40  # of a name: it becomes part of file names
 FILES = {  # of the package: the file of the template
     "pyproject.toml": "pyproject.toml.template",
@@ -58,7 +62,7 @@ def render(name: str) -> dict[str, str]:
         "module": module,
         "task": "".join(word.capitalize() for word in name.split("-")) + "Task",
     }
-    folder = files("pmavae_cli.commands.plugins") / "template"
+    folder = files("pmavae_cli.commands") / "plugin_template"
     return {
         path.format(module=module): Template((folder / source).read_text("utf-8")).substitute(names)
         for path, source in FILES.items()
@@ -91,15 +95,12 @@ def write_package(name: str, folder: Path) -> None:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-COLUMNS = ("plugin", "version", "origin", "tasks", "also", "state")
-
-
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@with_json()
 @click.option("--strict", is_flag=True, help="Exit status 1 if any plugin is broken.")
-@with_debug
 @click.pass_context
-def plugins(ctx: click.Context, as_json: bool, strict: bool, debug: bool) -> None:
+@with_console
+def plugins(ctx: click.Context, console: Console, strict: bool) -> None:
     """List the plugins, what they bring, and what is wrong with a broken one.
 
     The variable PMAVAE_PLUGINS selects plugins by name: posterize,sepia loads only these two beside the
@@ -108,18 +109,16 @@ def plugins(ctx: click.Context, as_json: bool, strict: bool, debug: bool) -> Non
     """
     if ctx.invoked_subcommand:
         return
-    registry = ctx.find_object(Registry)
-    assert registry is not None
-    if as_json:
+    registry: Registry = ctx.obj
+    if console.json:
         for plugin in registry.plugins:
-            print_json(_facts(plugin))
+            print_json({**{name: getattr(plugin, name) for name in FACTS}, "error": _error(plugin) or None})
     else:
         rows = [_row(plugin) for plugin in registry.plugins]
-        # A table that fits its lines to a terminal would break those that another program reads.
-        _show_table(rows) if sys.stdout.isatty() else print_table([COLUMNS, *rows])
+        show_table([COLUMNS, *rows], {"ok": "green", "disabled": "dim"}, other="red")
     for complaint in registry.selection.unknown(registry.plugins):
         say(complaint)
-    if debug:
+    if console.debug:
         import traceback  # not for every start
 
         for plugin in registry.plugins:
@@ -127,6 +126,17 @@ def plugins(ctx: click.Context, as_json: bool, strict: bool, debug: bool) -> Non
                 traceback.print_exception(cause)
     if registry.complaints and (strict or is_strict()):
         ctx.exit(1)
+
+
+def _error(plugin: Plugin) -> str:
+    return one_line("; ".join(plugin.errors))
+
+
+def _row(plugin: Plugin) -> list[str]:
+    origin = f"{plugin.origin}: {plugin.entry_point}" if plugin.entry_point else plugin.origin
+    also = [f"{kind} {name}" for kind, names in plugin.brings.items() if kind != "task" for name in names]
+    state = f"broken: {_error(plugin)}" if plugin.errors else plugin.state
+    return [plugin.name, plugin.version, origin, ", ".join(plugin.tasks), ", ".join(also), state]
 
 
 @plugins.command(short_help="Write a package with a plugin to start from.")
@@ -143,52 +153,8 @@ def new(registry: Registry, name: str, folder: Path | None) -> None:
 
     NAME is lower-case words joined by hyphens, such as soft-light.
     """
-
     check_name(name, taken={**registry.tasks, **registry.commands})
     folder = folder or Path(f"pmavae-{name}")
     write_package(name, folder)
     click.echo(str(folder))
     say(f"pip install -e {folder} && pmavae {name} photo.jpg")
-
-
-def _facts(plugin: Plugin) -> dict[str, object]:
-    return {
-        "name": plugin.name,
-        "version": plugin.version,
-        "origin": plugin.origin,
-        "entry_point": plugin.entry_point,
-        "api": plugin.api,
-        "tasks": plugin.tasks,
-        "weights": plugin.weights,
-        "trainings": plugin.trainings,
-        "commands": plugin.commands,
-        "state": plugin.state,
-        "error": _error(plugin) or None,
-    }
-
-
-def _error(plugin: Plugin) -> str:
-    return one_line("; ".join(plugin.errors))
-
-
-def _row(plugin: Plugin) -> list[str]:
-    origin = f"{plugin.origin}: {plugin.entry_point}" if plugin.entry_point else plugin.origin
-    state = f"broken: {_error(plugin)}" if plugin.errors else plugin.state
-    also = [f"{kind} {name}" for kind, names in plugin.brings.items() if kind != "task" for name in names]
-    return [plugin.name, plugin.version, origin, ", ".join(plugin.tasks), ", ".join(also), state]
-
-
-def _show_table(rows: list[list[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    styles = {"ok": "green", "disabled": "dim"}
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        # Text, for names and errors may hold what rich reads as markup.
-        table.add_row(*map(Text, row[:-1]), Text(row[-1], styles.get(row[-1], "red")))
-    Console().print(table)

@@ -1,1 +1,0 @@
-"""`pmavae export`."""
