@@ -282,8 +282,8 @@ def _padded_rows(source: RowSource, strip: Strip, device: torch.device) -> Tenso
     first, last = strip.outer_first * BASE_STRIDE, strip.outer_last * BASE_STRIDE
     part = source.rows(first, min(last, height))
     edges = ((0, max(0, last - height)), (0, padded(width) - width), (0, 0))
-    picture = torch.from_numpy(np.pad(part, edges, mode="reflect")).to(device)
-    return picture.permute(2, 0, 1)[None].float() / np.iinfo(source.dtype).max
+    picture = torch.from_numpy(np.pad(part, edges, mode="reflect")[None]).to(device)
+    return picture.permute(0, 3, 1, 2).float() / np.iinfo(source.dtype).max  # channels last, the batch first
 
 
 @dataclass(frozen=True)
