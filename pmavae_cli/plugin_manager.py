@@ -8,6 +8,7 @@ PMAVAE_PLUGINS_STRICT, unless it is empty or 0, makes a broken plugin the end of
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,16 +22,20 @@ import click
 import pluggy
 
 from pmavae import __version__
+from pmavae.config import PRESETS
 from pmavae.errors import PMAVAEError, WeightsError
+from pmavae.training.phases import OBJECTIVES, Phase
 from pmavae_cli import hookspecs
-from pmavae_cli.api import ENTRY_POINT_GROUP, PROJECT, Task, Training
-from pmavae_cli.plugin_checks import (
-    VERSION_NAME,
-    command_problem,
-    task_problem,
-    training_problem,
-    version_problem,
+from pmavae_cli.api import (
+    API_VERSION,
+    ENTRY_POINT_GROUP,
+    OLDEST_API_VERSION,
+    PROJECT,
+    Task,
+    Training,
 )
+from pmavae_cli.commands import COMMANDS
+from pmavae_cli.options import common_options
 
 if TYPE_CHECKING:
     from pmavae.pretrained.manifest import WeightsIndex
@@ -41,6 +46,8 @@ STRICT = "PMAVAE_PLUGINS_STRICT"
 # Names of other people's plugins, separated by commas. With names, only these are loaded; `-name` leaves
 # one out, a built-in one too; empty, none but the built-in ones are loaded.
 SELECTION = "PMAVAE_PLUGINS"
+TASK_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+VERSION_NAME = "PMAVAE_API"  # what a plugin says which version of the API it is written for
 
 
 class PluginError(PMAVAEError):
@@ -152,20 +159,14 @@ class Registry:
         plugin.disabled = not self.selection.has(plugin)
         if plugin.disabled:
             return
-        take: dict[str, Callable[[Plugin, Any], str | None]] = {
-            "register_tasks": self._take_task,
-            "register_weights": self._take_weights,
-            "register_trainings": self._take_training,
-            "register_commands": self._take_command,
-        }
         hooks: dict[str, list[pluggy.HookImpl]] = {}
         with _recording(plugin):
             hooks = self._register(plugin, load())
-        for name, taker in take.items():
+        for name in KINDS:
             for hook in hooks.get(name, []):
                 with _recording(plugin):
-                    for brought in _call(hook):
-                        if problem := taker(plugin, brought):
+                    for thing in hook.function():  # type: ignore[attr-defined]
+                        if problem := self._take(plugin, name, thing):
                             plugin.errors.append(problem)
 
     @property
@@ -196,7 +197,7 @@ class Registry:
         # A plugin for another version may well have hooks that this one does not know.
         version = getattr(module, VERSION_NAME, None)
         plugin.api = version if type(version) is int else None
-        if problem := version_problem(version):
+        if problem := _version_problem(version):
             raise _Unfit(problem)
         # Two distributions may each have a plugin of one name.
         self._manager.register(module, f"{plugin.name} of {plugin.origin}")
@@ -205,14 +206,13 @@ class Registry:
                 self._manager.check_pending()
             except pluggy.PluginValidationError as error:
                 raise _Unfit(_misspelt(self._manager, module)) from error
-            known = _hooks(self._manager)
             found = {
                 name: [i for i in getattr(self._manager.hook, name).get_hookimpls() if i.plugin is module]
-                for name in known
+                for name in KINDS
             }
             if not any(found.values()):
                 raise _Unfit(
-                    f"it implements no hook: it needs one of {', '.join(known)}, marked with @hookimpl"
+                    f"it implements no hook: it needs one of {', '.join(KINDS)}, marked with @hookimpl"
                 )
             return found
         except BaseException:
@@ -220,32 +220,23 @@ class Registry:
             self._manager.unregister(module)
             raise
 
-    def _take_task(self, plugin: Plugin, task: Any) -> str | None:
-        if problem := task_problem(task) or self._clash(plugin, "task", task.name):
-            return problem
-        self.tasks[task.name] = task
-        plugin.tasks.append(task.name)
-        return None
+    def _take(self, plugin: Plugin, hook: str, thing: Any) -> str | None:
+        """Take what a plugin brings, or say why it cannot be offered."""
+        kind, classes, what, problem_of = KINDS[hook]
+        if not isinstance(thing, classes):
+            return f"{hook} returned {thing!r:.60}, which is not {what}"
+        if kind == "weights":
+            return self._take_weights(plugin, thing)
+        problem = problem_of(thing) or self._clash(plugin, kind, thing.name)
+        if problem is None:
+            found: dict[str, Any] = getattr(self, f"{kind}s")
+            found[thing.name] = thing
+            plugin.brings[kind].append(thing.name)
+        return problem
 
-    def _take_command(self, plugin: Plugin, command: Any) -> str | None:
-        if problem := command_problem(command) or self._clash(plugin, "command", command.name):
-            return problem
-        self.commands[command.name] = command
-        plugin.commands.append(command.name)
-        return None
-
-    def _take_training(self, plugin: Plugin, training: Any) -> str | None:
-        if problem := training_problem(training) or self._clash(plugin, "training", training.name):
-            return problem
-        self.trainings[training.name] = training
-        plugin.trainings.append(training.name)
-        return None
-
-    def _take_weights(self, plugin: Plugin, path: Any) -> str | None:
+    def _take_weights(self, plugin: Plugin, path: str | os.PathLike[str]) -> str | None:
         from pmavae.pretrained.manifest import Shelf
 
-        if not isinstance(path, str | os.PathLike):
-            return f"register_weights returned {path!r:.60}, which is not the path of a manifest"
         try:
             shelf = Shelf.load(Path(path), _named(plugin))
             self._weights = self.weights.beside(shelf)
@@ -285,24 +276,11 @@ def _named(plugin: Plugin) -> str:
     return f"plugin {plugin.name} ({plugin.origin})"
 
 
-def _call(implementation: pluggy.HookImpl) -> Sequence[Any]:
-    brought: Sequence[Any] = implementation.function()  # type: ignore[assignment]
-    return brought
-
-
-def _hooks(manager: pluggy.PluginManager) -> list[str]:
-    return [name for name in vars(hookspecs) if manager.parse_hookspec_opts(hookspecs, name) is not None]
-
-
 def _misspelt(manager: pluggy.PluginManager, module: Any) -> str:
     """Which hooks of a module are none of pmavae's."""
-    known = _hooks(manager)
-    unknown = [
-        name
-        for name in dir(module)
-        if manager.parse_hookimpl_opts(module, name) is not None and name not in known
-    ]
-    return f"unknown hook {', '.join(map(repr, unknown))}: pmavae calls {', '.join(known)}"
+    marked = [name for name in dir(module) if manager.parse_hookimpl_opts(module, name) is not None]
+    unknown = ", ".join(repr(name) for name in marked if name not in KINDS)
+    return f"unknown hook {unknown}: pmavae calls {', '.join(KINDS)}"
 
 
 def load_plugins(environment: Mapping[str, str] = os.environ) -> Registry:
@@ -338,3 +316,84 @@ def _describe(entry: EntryPoint) -> Plugin:
     if entry.dist is None:
         return Plugin(entry.name, "unknown", "unknown", entry.value)
     return Plugin(entry.name, entry.dist.version, entry.dist.name, entry.value)
+
+
+def _version_problem(version: Any) -> str | None:
+    """What is wrong with the version of the API that a plugin names; None for one that names none."""
+    if version is None:
+        return None
+    if type(version) is not int:
+        return f"{VERSION_NAME} is {version!r:.40}: it should be a whole number, such as {API_VERSION}"
+    if version > API_VERSION:
+        return (
+            f"it is written for version {version} of the task API, and this pmavae has version "
+            f"{API_VERSION}: update pmavae"
+        )
+    if version < OLDEST_API_VERSION:
+        return (
+            f"it is written for version {version} of the task API, and this pmavae has version {API_VERSION} "
+            f"and supports {OLDEST_API_VERSION} or newer: update the plugin"
+        )
+    return None
+
+
+def _task_problem(task: Task) -> str | None:
+    if problem := _name_problem("task", task):
+        return problem
+    name = task.name
+    if not all(isinstance(param, click.Parameter) for param in task.params):
+        return f"task {name} has params that are not click parameters"
+    common = common_options(task.params)
+    taken = {text for option in common for text in (option.name, *option.opts)} | {"inputs"}
+    for param in task.params:
+        if clash := sorted(taken & {param.name, *param.opts}):
+            return f"task {name} has a parameter {clash[0]}, which every task has already"
+    if task.weights is None or task.weights in OBJECTIVES:
+        return None
+    if not isinstance(task.weights, str) or not TASK_NAME.fullmatch(task.weights):
+        return f"task {name} has weights {task.weights!r:.60}: use lower-case words and hyphens"
+    if type(task).build_network is Task.build_network:
+        return f"task {name} has weights {task.weights} of its own, but no build_network for them"
+    return None
+
+
+def _command_problem(command: click.Command) -> str | None:
+    name = command.name
+    if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
+        return f"command {name!r:.60} has no name of lower-case words and hyphens"
+    if not command.get_short_help_str():
+        return f"command {name} has no help"
+    return f"command {name} has the name of a command of pmavae" if name in COMMANDS else None
+
+
+def _training_problem(training: Training) -> str | None:
+    if problem := _name_problem("training", training):
+        return problem
+    name = training.name
+    if name in OBJECTIVES:
+        return f"training {name} has the name of a training of pmavae"
+    if not training.phases or not all(isinstance(phase, Phase) for phase in training.phases):
+        return f"training {name} has no phases that are each a Phase"
+    if not training.presets or not set(training.presets) <= set(PRESETS):
+        return f"training {name} has presets {training.presets!r:.60}: use some of {', '.join(PRESETS)}"
+    return None
+
+
+def _name_problem(kind: str, brought: Task | Training) -> str | None:
+    name = getattr(brought, "name", None)
+    if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
+        return f"{kind} {type(brought).__name__} has the name {name!r:.60}: use lower-case words and hyphens"
+    if not isinstance(getattr(brought, "help", None), str) or not brought.help.strip():
+        return f"{kind} {name} has no help line"
+    if kind == "task" and name in COMMANDS:
+        return f"task {name} has the name of a command of pmavae"
+    return None
+
+
+# By hook: what it brings, of which classes, what these are called, and what may be wrong with one.
+KINDS: dict[str, tuple[str, Any, str, Callable[[Any], str | None]]] = {
+    "register_tasks": ("task", Task, "a Task", _task_problem),
+    "register_weights": ("weights", (str, os.PathLike), "the path of a manifest", lambda path: None),
+    "register_trainings": ("training", Training, "a Training", _training_problem),
+    "register_commands": ("command", click.Command, "a click command", _command_problem),
+}

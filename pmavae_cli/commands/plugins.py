@@ -16,8 +16,7 @@ from pmavae.errors import PMAVAEError
 from pmavae_cli.commands import COMMANDS
 from pmavae_cli.console import Console, one_line, print_json, say, show_table
 from pmavae_cli.options import with_console, with_json
-from pmavae_cli.plugin_checks import TASK_NAME
-from pmavae_cli.plugin_manager import Plugin, Registry, is_strict
+from pmavae_cli.plugin_manager import TASK_NAME, Plugin, Registry, is_strict
 
 FACTS = (
     *("name", "version", "origin", "entry_point", "api"),

@@ -10,7 +10,7 @@ import click
 import torch
 from torch import nn
 
-from pmavae import PMAVAE, PRESETS
+from pmavae.config import PRESETS
 from pmavae.errors import WeightsError
 from pmavae.inference.offload import Budget
 from pmavae.network_configs import FEATURES_TASK, RESTORATIONS
@@ -22,6 +22,7 @@ from pmavae_cli.options import RunOptions, budget
 from pmavae_cli.run.weights import find_weights
 
 if TYPE_CHECKING:
+    from pmavae import PMAVAE
     from pmavae.style_transfer.features import FeatureNetwork
 
 
@@ -39,6 +40,8 @@ class RunModels:
     @cached_property
     def model(self) -> PMAVAE:
         """The autoencoder. Raises WeightsError."""
+        from pmavae import PMAVAE  # a task of pixels needs none
+
         asked = self.options.weights if self.task_weights is None else None
         name = asked or self.options.preset
         model = PMAVAE.from_pretrained(self._found(name, "base"), budget=self._budget)
