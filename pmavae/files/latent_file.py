@@ -29,7 +29,7 @@ from pmavae.files.tensors import (
 from pmavae.latents import Latents, Style, expected_shapes, padded
 
 LATENT_VERSION = 1
-CHECKSUM_KEY = "pmavae_crc32"
+LATENT_CHECKSUM_KEY = "pmavae_crc32"
 MAX_SIZE = 2**20  # pixels a side: far above any picture, far below any overflow
 _MEANS = frozenset({"z_base", "z_detail", "z_style"})
 _LOGVARS = frozenset({"logvar_base", "logvar_detail"})
@@ -84,7 +84,7 @@ def latents_to_bytes(
         raise LatentFileError(f"a latent file cannot hold these latents: {problem}")
     text = to_json(fields)
     try:
-        return tensor_file_bytes(tensors, {METADATA_KEY: text, CHECKSUM_KEY: _checksum(text, tensors)})
+        return tensor_file_bytes(tensors, {METADATA_KEY: text, LATENT_CHECKSUM_KEY: _checksum(text, tensors)})
     except HeaderTooLargeError:
         size = sum(map(len, header.picture.values()))
         raise LatentFileError(
@@ -144,7 +144,7 @@ def _read(
             file.refuse(f"is of preset {fields['preset']}, which this pmavae does not have: upgrade pmavae")
         _check_shapes(file, config, fields["height"], fields["width"], allowed)
         tensors = file.tensors()
-        checksum = file.metadata.get(CHECKSUM_KEY)
+        checksum = file.metadata.get(LATENT_CHECKSUM_KEY)
         if checksum is not None and checksum != _checksum(file.metadata[METADATA_KEY], tensors):
             file.refuse("is damaged: its checksum does not match")
         for tensor_name, tensor in tensors.items():

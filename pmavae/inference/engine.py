@@ -27,9 +27,9 @@ from pmavae.inference.fused import decoding_dtype, in_channels_last, means_of
 from pmavae.inference.layers import (
     after_gate,
     before_gate,
+    fast_statistics,
     forward,
     shuffle_up,
-    statistics,
     steps,
     with_noise,
 )
@@ -144,7 +144,7 @@ def encode(encoder: Encoder, picture: Tensor) -> Posterior:
     if not can_fuse(picture):
         return cast(Posterior, encoder(picture))
     fine: list[Tensor] = []
-    x = _encode_fine(encoder, in_channels_last(picture), None, lambda _, x: fine.append(statistics(x)))
+    x = _encode_fine(encoder, in_channels_last(picture), None, lambda _, x: fine.append(fast_statistics(x)))
     return _encode_coarse(encoder, x, fine, *encoder.linear(picture), budget=None)
 
 
@@ -231,10 +231,10 @@ def _encode_coarse(
     of_base = in_strips(encoder.base_head, at16, 2 * encoder.config.base_channels, budget)
     detail, logvar_detail = of_detail.float().chunk(2, dim=1)
     base, logvar_base = of_base.float().chunk(2, dim=1)
-    learned, logvar_style = encoder.style_head([*fine, statistics(at8), statistics(at16)])
+    learned, logvar_style = encoder.style_head([*fine, fast_statistics(at8), fast_statistics(at16)])
     detail, base = detail + linear_detail, base + linear_base
     del of_detail, of_base, linear_detail, linear_base, x, at8, at16
-    base_stats, detail_stats = statistics(base), statistics(detail)
+    base_stats, detail_stats = fast_statistics(base), fast_statistics(detail)
 
     def means(base: Tensor, detail: Tensor) -> tuple[Tensor, Tensor]:
         return exchange(normalise(base, base_stats), normalise(detail, detail_stats))

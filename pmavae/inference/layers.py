@@ -156,7 +156,7 @@ def mamba_block(
         let_go(2 * y.numel() * y.element_size())
     mean = (total / (x.shape[2] * x.shape[3])).to(x.dtype)
     gated = project.weight * squeeze_excite.gate(mean[None])[0][:, None, None]
-    scanned = selective_scan(block.ss2d, u.permute(0, 2, 3, 1), budget)
+    scanned = scan_map(block.ss2d, u.permute(0, 2, 3, 1), budget)
     result = u  # what was scanned is not needed again
     for rows in strips:
         outer, inner = with_neighbours(x, rows)
@@ -169,7 +169,7 @@ def mamba_block(
 
 def _before_projection(ss2d: SS2D, x: Tensor, budget: Budget | None) -> Tensor:
     """All of SS2D but the last projection."""
-    y = selective_scan(ss2d, _scanned_in(ss2d, x).permute(0, 2, 3, 1), budget)  # (B, H, W, C)
+    y = scan_map(ss2d, _scanned_in(ss2d, x).permute(0, 2, 3, 1), budget)  # (B, H, W, C)
     normed: Tensor = ss2d.out_norm(y)
     return normed.permute(0, 3, 1, 2)
 
@@ -179,7 +179,7 @@ def _scanned_in(ss2d: SS2D, x: Tensor) -> Tensor:
     return conv_silu(conv_alone(x, ss2d.in_proj), ss2d.conv, ss2d.conv.weight, ss2d.conv.bias)
 
 
-def selective_scan(ss2d: SS2D, u: Tensor, budget: Budget | None = None) -> Tensor:
+def scan_map(ss2d: SS2D, u: Tensor, budget: Budget | None = None) -> Tensor:
     """What `SS2D.selective_scan` gives of u (B, H, W, C); large maps are in files."""
     scan = fused_scan_for(u)
     if scan is None:
@@ -236,7 +236,7 @@ def with_noise(block: PaintBlock, x: Tensor, noise: Tensor, brush: Tensor, amoun
     return conv_add(y, x, block.project.weight * gain, moved)
 
 
-def statistics(z: Tensor) -> Tensor:
+def fast_statistics(z: Tensor) -> Tensor:
     """What `pmavae.latents.statistics` gives."""
     if z.shape[0] == 1 and can_fuse(z):
         return log_statistics(*means_and_variances(z))

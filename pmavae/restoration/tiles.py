@@ -64,7 +64,7 @@ def _around(part: slice, length: int, margin: int) -> slice:
 
 
 @torch.no_grad()
-def restore(
+def restore_whole(
     model: Restorer, picture: Tensor, levels: Levels, *, scale: int | None = None, fidelity: float = 1.0
 ) -> Tensor:
     """A picture (1, 3, H, W), about in [0, 1], restored as a whole: (1, 3, scale·H, scale·W) in [0, 1].
@@ -103,7 +103,7 @@ def restore_pixels(
     In tiles of `tile` px, 0 for the whole picture at once, None for what `model.budget` has room for. Beyond
     the two pictures it needs memory for one tile. Where a GPU has too little for that, it begins anew with
     tiles of half the side, once, and says so to `report`. `progress` is called with the number of tiles done
-    and of all. Raises as `restore` does.
+    and of all. Raises as `restore_whole` does.
     """
     scale = scale or model.config.scales[0]
     longer_side = max(pixels.shape[:2])
@@ -134,7 +134,7 @@ def _in_tiles(
     result = np.empty((scale * height, scale * width, 3), pixels.dtype)
     for done, part in enumerate(tiles, 1):
         outer = to_unit(pixels[part.outer_rows, part.outer_columns])
-        restored = restore(model, outer, levels, scale=scale, fidelity=fidelity)
+        restored = restore_whole(model, outer, levels, scale=scale, fidelity=fidelity)
         rows, columns = (slice(scale * s.start, scale * s.stop) for s in (part.rows, part.columns))
         top = rows.start - scale * part.outer_rows.start
         left = columns.start - scale * part.outer_columns.start

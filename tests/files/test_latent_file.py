@@ -16,7 +16,7 @@ from small_config import CONFIG
 
 from pmavae.errors import LatentFileError, WeightsMismatchError
 from pmavae.files.latent_file import (
-    CHECKSUM_KEY,
+    LATENT_CHECKSUM_KEY,
     LatentHeader,
     check_weights,
     latents_to_bytes,
@@ -306,7 +306,7 @@ def test_a_changed_value_fails_the_checksum():
     data = bytearray(intact())
     data[-1] ^= 1
     assert "is damaged: its checksum does not match" in refusal(bytes(data))
-    assert "checksum" in refusal(make_file(**{CHECKSUM_KEY: "00000000"}))
+    assert "checksum" in refusal(make_file(**{LATENT_CHECKSUM_KEY: "00000000"}))
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

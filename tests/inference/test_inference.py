@@ -73,7 +73,7 @@ def test_the_fused_scan_is_the_scan(channels: int, size: tuple[int, int]) -> Non
     assert fused_scan_for(u) is not None
     with torch.enable_grad():
         expected = module.selective_scan(u).detach()
-    assert (layers.selective_scan(module, u) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (layers.scan_map(module, u) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 @torch.no_grad()
@@ -85,7 +85,7 @@ def test_the_fused_scan_takes_extreme_steps() -> None:
     u = torch.randn(1, 6, 7, 16)
     with torch.enable_grad():
         expected = module.double().selective_scan(u.double()).detach()
-    found = layers.selective_scan(module.float(), u)
+    found = layers.scan_map(module.float(), u)
     assert found.isfinite().all()
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
@@ -105,8 +105,8 @@ def test_statistics_in_parts_are_those_of_the_whole(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(layers, "PART", 16 * 7)
     x = torch.randn(1, 16, 9, 5) * torch.linspace(0, 3, 16)[:, None, None] + torch.randn(16, 1, 1) * 20
     with torch.enable_grad():
-        expected = layers.statistics(x.double())
-    assert (layers.statistics(x) - expected).abs().max() < 1e-4
+        expected = layers.fast_statistics(x.double())
+    assert (layers.fast_statistics(x) - expected).abs().max() < 1e-4
 
 
 @torch.no_grad()

@@ -170,15 +170,15 @@ def test_a_device_without_memory_gets_smaller_tiles_once(monkeypatch: pytest.Mon
     model = untrained("denoise")
     pixels = np.asarray(picture((96, 96)).convert("RGB"))
     whole = restore_pixels(model, pixels, Levels(10.0), tile=0)
-    real, most, told = tiles.restore, [], []
+    real, most, told = tiles.restore_whole, [], []
 
-    def restore(model: Any, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+    def restore_whole(model: Any, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
         most.append(x.shape[2])
         if len(most) <= failures:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(model, x, *args, **options)
 
-    monkeypatch.setattr(tiles, "restore", restore)
+    monkeypatch.setattr(tiles, "restore_whole", restore_whole)
     failures = 1
     again = restore_pixels(model, pixels, Levels(10.0), tile=0, report=told.append)
     assert told == ["the device has too little memory: begun anew in tiles of 48 px"]

@@ -19,7 +19,7 @@ from pmavae.network_configs import RESTORERS, RestorationConfig
 from pmavae.pretrained.weights import save_weights
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
-from pmavae.restoration.tiles import default_tile, plan_tiles, restore, restore_pixels
+from pmavae.restoration.tiles import default_tile, plan_tiles, restore_pixels, restore_whole
 
 
 def test_an_untrained_denoiser_gives_its_input_back() -> None:
@@ -39,7 +39,7 @@ def test_an_untrained_upscaler_is_bicubic(scale: int) -> None:
 def test_without_fidelity_an_untrained_denoiser_keeps_what_is_coarse() -> None:
     pixels = torch.from_numpy(np.asarray(picture((64, 48))) / 255).permute(2, 0, 1)[None].float()
     model = Restorer(SMALL["denoise"])
-    none, half, full = (restore(model, pixels, Levels(), fidelity=f) for f in (0.0, 0.5, 1.0))
+    none, half, full = (restore_whole(model, pixels, Levels(), fidelity=f) for f in (0.0, 0.5, 1.0))
     torch.testing.assert_close(half, (none + full) / 2)
     torch.testing.assert_close(none.mean((2, 3)), full.mean((2, 3)), atol=0.01, rtol=0)
     assert (none[..., 1:] - none[..., :-1]).abs().mean() < 0.5 * (full[..., 1:] - full[..., :-1]).abs().mean()
@@ -128,7 +128,7 @@ def test_the_tile_of_every_released_shape_is_worth_its_margin() -> None:
 
 def test_a_scale_without_a_head_is_refused() -> None:
     with pytest.raises(ValueError, match="no scale 4"):
-        restore(network("denoise"), torch.rand(1, 3, 16, 16), Levels(), scale=4)
+        restore_whole(network("denoise"), torch.rand(1, 3, 16, 16), Levels(), scale=4)
 
 
 def test_weights_go_to_a_file_and_back(tmp_path) -> None:
@@ -137,7 +137,9 @@ def test_weights_go_to_a_file_and_back(tmp_path) -> None:
     loaded = Restorer.from_pretrained(tmp_path, task="upscale")
     assert loaded.config == model.config and loaded.weights_id == "up-1"
     x = torch.rand(1, 3, 24, 24)
-    torch.testing.assert_close(restore(loaded, x, Levels()), restore(model, x, Levels()), atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        restore_whole(loaded, x, Levels()), restore_whole(model, x, Levels()), atol=2e-3, rtol=0
+    )
 
 
 def test_weights_of_another_task_are_refused(tmp_path) -> None:

@@ -22,7 +22,7 @@ from pmavae.network_configs import RESTORERS, RestorationConfig
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer, enlarge
-from pmavae.restoration.tiles import restore, restore_pixels
+from pmavae.restoration.tiles import restore_pixels, restore_whole
 from pmavae.training.config import TrainConfig
 from pmavae.training.dataset import to_device
 from pmavae.training.degradation import Damaged, crop_side, damage, scale_of, shrink
@@ -202,7 +202,7 @@ def restored(model: Restorer, trial: Trial) -> NDArray[np.uint8]:
     if damaged.dtype == np.uint8:
         return restore_pixels(model, trial.shown, condition.levels, scale=condition.scale)
     x = torch.from_numpy(damaged).permute(2, 0, 1)[None].float() / 255
-    return to_pixels(restore(model, x, condition.levels, scale=condition.scale)[0])
+    return to_pixels(restore_whole(model, x, condition.levels, scale=condition.scale)[0])
 
 
 def fidelity(trial: Trial, result: NDArray[np.uint8]) -> Fidelity:
