@@ -16,7 +16,7 @@ from pmavae.errors import PMAVAEError
 from pmavae.images.pixels import to_unit
 from pmavae.restoration.levels import Levels
 from pmavae.restoration.network import Restorer
-from pmavae.restoration.tiles import restore
+from pmavae.restoration.tiles import restore_whole
 from pmavae.training.config import ConfigError, config_from_dict
 from pmavae.training.dataset import build_cache
 from pmavae.training.distributed import Processes
@@ -70,7 +70,7 @@ def test_a_few_steps_take_noise_out(cache):
     list(run.run())
     clean = torch.from_numpy(np.asarray(picture((96, 96), 1)) / 255).permute(2, 0, 1)[None].float()
     noisy = clean + torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)) * 30 / 255
-    restored = restore(run.average, noisy, Levels(noise=30))
+    restored = restore_whole(run.average, noisy, Levels(noise=30))
     before, after = (float((x - clean).square().mean()) for x in (noisy, restored))
     assert after < 0.6 * before
 
