@@ -26,7 +26,7 @@ from pmavae_cli.api import Task
 from pmavae_cli.console import Console
 from pmavae_cli.options import RunOptions
 from pmavae_cli.progress import Bars
-from pmavae_cli.ray.messages import Batch, Message, Refusal, Row, Started, Work, say_again
+from pmavae_cli.ray.messages import Batch, Message, Refusal, Row, Started, Work, no_cluster, say_again
 from pmavae_cli.run.inputs import STDIN, Source
 from pmavae_cli.run.jobs import Job, Refused
 
@@ -123,9 +123,7 @@ def _rows(process: subprocess.Popen[bytes], address: str) -> Iterator[Row]:
     assert process.stdout
     local = address == "local"
     if not select.select([process.stdout], [], [], START if local else CONNECT)[0]:
-        from pmavae_cli.ray.driver import no_cluster
-
-        raise PMAVAEError("Ray does not start" if local else no_cluster(address, "no answer"))
+        raise PMAVAEError("Ray does not start") if local else no_cluster(address, "no answer")
     while True:
         try:
             message: Message = pickle.load(process.stdout)

@@ -25,17 +25,14 @@ from urllib.parse import urlsplit
 
 from pmavae.errors import PMAVAEError
 from pmavae_cli.options import RunOptions
-from pmavae_cli.ray.messages import Batch, Message, Refusal, Row, Started
+from pmavae_cli.ray.messages import Batch, Message, Refusal, Row, Started, no_cluster
 from pmavae_cli.ray.worker import Ledger, Worker
+from pmavae_cli.run.jobs import Refused
 
 REACH = 10  # seconds to reach an address
 
 PR_SET_CHILD_SUBREAPER = 36
 _LEAVING = threading.Lock()
-
-
-class NoRoom(PMAVAEError):
-    """A cluster that can hold no worker; wrong usage."""
 
 
 def main() -> None:
@@ -64,11 +61,9 @@ def main() -> None:
 
 
 def _refusal(batch: Batch, error: BaseException) -> Refusal:
-    trace = "".join(traceback.format_exception(error)) if batch.work.options.debug else ""
-    if isinstance(error, PMAVAEError):
-        return Refusal(str(error), 2 if isinstance(error, NoRoom) else 1, trace)
     kind, first = type(error).__name__, (str(error).splitlines() or [""])[0]
-    return Refusal(f"Ray ended the run: {kind}: {first}; run again with --debug for what it says", 1, trace)
+    ended = f"Ray ended the run: {kind}: {first}; run again with --debug for what it says"
+    return Refusal.of(error, batch.work.options, ended)
 
 
 def _send(messages: BinaryIO, message: Message) -> None:
@@ -203,16 +198,7 @@ def _reach(address: str) -> None:
     try:
         socket.create_connection((parts.hostname or "", parts.port or 10001), REACH).close()
     except OSError as reason:
-        raise PMAVAEError(no_cluster(address, str(reason.strerror or reason))) from None
-
-
-def no_cluster(address: str, reason: str) -> str:
-    """The sentence."""
-    where = "on this machine" if address == "auto" else f"at {address}"
-    return (
-        f"there is no Ray cluster {where} ({reason}): start one with ray start --head, or say --ray without "
-        "an address for one of this machine alone"
-    )
+        raise no_cluster(address, str(reason.strerror or reason)) from None
 
 
 def _connect(batch: Batch) -> None:
@@ -238,7 +224,7 @@ def _connect(batch: Batch) -> None:
                 "it as Ray's documentation of token authentication tells"
             ) from error
         first = (str(error).splitlines() or [""])[0].split(". ")[0]
-        raise PMAVAEError(no_cluster(batch.address, first)) from error
+        raise no_cluster(batch.address, first) from error
 
 
 def _on_gpus(nodes: list[dict[str, Any]], options: RunOptions) -> bool:
@@ -247,14 +233,14 @@ def _on_gpus(nodes: list[dict[str, Any]], options: RunOptions) -> bool:
 
 
 def _room(nodes: list[dict[str, Any]], options: RunOptions) -> int:
-    """How many workers the cluster can hold; raises NoRoom."""
+    """How many workers the cluster can hold; raises Refused."""
     threads, count = options.threads or 1, 0
     for resources in (node["Resources"] for node in nodes if node["Alive"]):
         fits = int(resources.get("CPU", 0)) // threads
         count += min(fits, int(resources.get("GPU", 0))) if _on_gpus(nodes, options) else fits
     if not count:
         gpu = " and a GPU" if _on_gpus(nodes, options) else ""
-        raise NoRoom(
+        raise Refused(
             f"no machine of the Ray cluster has {threads} CPUs{gpu} for a worker: give fewer --threads"
             + (", or --device cpu" if gpu else "")
         )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pmavae_cli.console import Console
+import click
+
+from pmavae.errors import PMAVAEError
+from pmavae_cli.console import Console, describe_error
 from pmavae_cli.options import RunOptions
 from pmavae_cli.run.jobs import Job
 
-Said = tuple[str, tuple[Any, ...]]  # a method of a Console, and its arguments
+Said = tuple[str, tuple[Any, ...], dict[str, Any]]  # a method of a Console, and its arguments
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,26 @@ class Refusal:
     status: int  # of the exit: 2 for wrong usage
     trace: str = ""
 
+    @classmethod
+    def of(cls, error: BaseException, options: RunOptions, message: str | None = None) -> Refusal:
+        """What an error is to the user; message: what is said of one that nobody expected."""
+        import traceback  # not for every start
+
+        trace = "".join(traceback.format_exception(error)) if options.debug else ""
+        if isinstance(error, click.ClickException):
+            return cls(error.format_message(), error.exit_code, trace)
+        expected = message is None or isinstance(error, PMAVAEError)
+        return cls(describe_error(error) if expected else message or "", 1, trace)
+
+
+def no_cluster(address: str, reason: str) -> PMAVAEError:
+    """That nothing answers, and the remedy."""
+    where = "on this machine" if address == "auto" else f"at {address}"
+    return PMAVAEError(
+        f"there is no Ray cluster {where} ({reason}): start one with ray start --head, or say --ray without "
+        "an address for one of this machine alone"
+    )
+
 
 Message = Started | Row | Refusal | None  # None: there are no more
 
@@ -61,10 +84,11 @@ class Batch:
     temporary: Path  # where a local cluster keeps its files
 
 
+@dataclass
 class Recorder(Console):
     """Keeps what is said in a worker, to be said where the run was started."""
 
-    said: list[Said]
+    said: list[Said] = field(default_factory=list)
 
     def take(self) -> list[Said]:
         """All that was said since the last time."""
@@ -73,40 +97,22 @@ class Recorder(Console):
         return said
 
     def note(self, message: str, *, once: str | None = None) -> None:
-        """See Console."""
         self.first()
-        self.said.append(("note", (message, once)))
+        self.said.append(("note", (message,), {"once": once}))
 
     def detail(self, message: str, *, once: str | None = None) -> None:
-        """See Console."""
         self.first()
-        self.said.append(("detail", (message, once)))
+        self.said.append(("detail", (message,), {"once": once}))
 
     def result(self, row: dict[str, Any]) -> None:
-        """See Console."""
-        self.said.append(("result", (row,)))
+        self.said.append(("result", (row,), {}))
 
     def failed(self, name: str, task: str, message: str, trace: str = "") -> None:
-        """See Console."""
         self.first()
-        self.said.append(("failed", (name, task, message, trace)))
-
-
-def recorder(options: RunOptions) -> Recorder:
-    """One that has said nothing."""
-    console = Recorder(debug=options.debug)
-    console.said = []
-    return console
+        self.said.append(("failed", (name, task, message, trace), {}))
 
 
 def say_again(console: Console, said: list[Said]) -> None:
     """What a recorder kept."""
-    for method, arguments in said:
-        if method == "note":
-            console.note(arguments[0], once=arguments[1])
-        elif method == "detail":
-            console.detail(arguments[0], once=arguments[1])
-        elif method == "result":
-            console.result(*arguments)
-        else:
-            console.failed(*arguments)
+    for method, arguments, more in said:
+        getattr(console, method)(*arguments, **more)

@@ -8,8 +8,7 @@ import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pmavae_cli.console import describe_error
-from pmavae_cli.ray.messages import Refusal, Row, Work, recorder
+from pmavae_cli.ray.messages import Recorder, Refusal, Row, Work
 
 if TYPE_CHECKING:
     from pmavae_cli.run.runner import Runner
@@ -56,18 +55,18 @@ class Worker:
     def __init__(self, work: Work, ledger: Any) -> None:
         self._work = work
         self._ledger = ledger
-        self._console = recorder(work.options)
+        self._console = Recorder(debug=work.options.debug)
         self._runner: Runner | None = None
         self._refusal: Refusal | None = None
         try:
             self._runner = self._open()
         except Exception as error:
-            self._refusal = self._refused(error)
+            self._refusal = Refusal.of(error, work.options)
 
     def _open(self) -> Runner:
         from pmavae import __version__
         from pmavae.errors import PMAVAEError
-        from pmavae.files import tensors as tensor_file
+        from pmavae.files import tensors
         from pmavae_cli.plugin_manager import load_plugins
 
         # Read when torch is loaded, which is now.
@@ -89,20 +88,10 @@ class Worker:
         registry = load_plugins()
         if work.task not in registry.tasks:
             raise PMAVAEError(f"machine {here} has no task {work.task}: install its plugin there too")
-        tensor_file.part_prefix = work.mark
+        tensors.part_prefix = work.mark
         # By --fail-fast the run is ended where the rows come together.
         options = replace(work.options, fail_fast=False, threads=work.options.threads or 1)
         return Runner(registry.tasks[work.task], work.values, options, self._console, registry)
-
-    def _refused(self, error: Exception) -> Refusal:
-        import traceback
-
-        import click
-
-        trace = "".join(traceback.format_exception(error)) if self._work.options.debug else ""
-        if isinstance(error, click.ClickException):
-            return Refusal(error.format_message(), error.exit_code, trace)
-        return Refusal(describe_error(error), 1, trace)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         """A batch of one job to its row."""

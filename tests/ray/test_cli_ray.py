@@ -11,7 +11,6 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from PIL import Image
 from pmavae import __version__
 from pmavae_cli.images.formats import Output, format_of
 from pmavae_cli.options import RunOptions, with_ray_address
-from pmavae_cli.ray import client as ray_run
+from pmavae_cli.ray import client
 from pmavae_cli.ray.messages import Recorder, Row, Work, say_again
 from pmavae_cli.ray.worker import MOST_ATTEMPTS, Ledger, Worker
 from pmavae_cli.run.inputs import Source
@@ -201,7 +200,7 @@ def test_a_file_called_auto_is_an_input(here: Path) -> None:
 def test_what_ray_cannot_do_is_refused_before_it_starts(
     pmavae: Command, here: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
 ) -> None:
-    monkeypatch.setattr(ray_run, "run_on_ray", lambda *_: pytest.fail("Ray was started"))
+    monkeypatch.setattr(client, "run_on_ray", lambda *_: pytest.fail("Ray was started"))
     Path("out").mkdir()
     picture().save("a.png")
     picture().save("b.png")
@@ -213,7 +212,7 @@ def test_what_ray_cannot_do_is_refused_before_it_starts(
 def test_without_ray_one_sentence_says_how_to_install_it(
     pmavae: Command, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_run, "find_spec", lambda name: None)
+    monkeypatch.setattr(client, "find_spec", lambda name: None)
     picture().save("a.png")
     result = pmavae("decode", "a.png", "--ray")
     assert (result.status, result.err) == (2, "pmavae: --ray needs Ray Data: pip install 'pmavae[ray]'\n")
@@ -273,10 +272,10 @@ def test_a_second_attempt_replaces_what_the_killed_one_wrote_and_a_first_does_no
     job = pickle.dumps(a_job())
     Path("a.out.png").write_bytes(b"of somebody else")
     row = worker._do(0, 1, job)
-    assert [method for method, _ in row.said if method != "detail"] == ["failed"]
+    assert [method for method, *_ in row.said if method != "detail"] == ["failed"]
     assert Path("a.out.png").read_bytes() == b"of somebody else"
     row = worker._do(0, 2, job)
-    assert [method for method, _ in row.said if method != "detail"] == ["result"]
+    assert [method for method, *_ in row.said if method != "detail"] == ["result"]
     Image.open("a.out.png").load()
     Path("a.out.png").write_bytes(b"of somebody else")
     assert worker._do(1, 1, job).said[-1][0] == "failed"  # the next picture has its own attempts
@@ -285,11 +284,10 @@ def test_a_second_attempt_replaces_what_the_killed_one_wrote_and_a_first_does_no
 def test_a_picture_that_ends_its_worker_each_time_fails(worker: Worker, capsys: Any) -> None:
     row = worker._do(0, MOST_ATTEMPTS + 1, pickle.dumps(a_job()))
     assert not Path("a.out.png").exists()
-    console = replace(Recorder())
-    console.said = []
+    console = Recorder()
     say_again(console, row.said)
     assert console.said == row.said
-    (_, (name, task, message, _)), *_ = (said for said in row.said if said[0] == "failed")
+    (_, (name, task, message, _), _), *_ = (said for said in row.said if said[0] == "failed")
     assert (name, task) == ("a.png", "decode")
     assert message.startswith("a.png ended its worker 3 times")
 
