@@ -7,8 +7,9 @@ import shutil
 import stat
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import click
@@ -53,13 +54,13 @@ def refuse_long_name(path: Path) -> None:
 def refuse_collisions(jobs: list[Job], sources: list[Source]) -> None:
     """No output replaces an input, or another output."""
     read = {identity(source.path): source.name for source in sources if source.path}
-    places = _Places()
+    place_of = _places()
     makers: dict[_Place, tuple[Job, Path]] = {}
     for job, path in _paths(jobs):
         itself = identity(path)
         if itself and (name := read.get(itself)):
             raise Refused(f"{path} would replace the input {name}: give another -o")
-        first, other = makers.setdefault(places.of(path), (job, path))
+        first, other = makers.setdefault(place_of(path), (job, path))
         if first is job:
             continue
         both = f"{first.source.name} and {job.source.name} would both become"
@@ -70,38 +71,33 @@ def refuse_collisions(jobs: list[Job], sources: list[Source]) -> None:
             "rename one, or run them apart"
         )
     for folder in {above for _, path in _paths(jobs) for above in path.parents}:
-        if folder.name and (maker := makers.get(places.of(folder))):
+        if folder.name and (maker := makers.get(place_of(folder))):
             raise Refused(
                 f"{maker[0].source.name} would become {maker[1]}, which is also the folder of other "
                 "outputs: rename one, or run them apart"
             )
 
 
-class _Places:
-    """Where paths lead, alike for those that lead to one file on a disk that ignores case."""
+def _places() -> Callable[[Path], _Place]:
+    """What tells where a path leads, alike for those that lead to one file on a disk that ignores case."""
 
-    def __init__(self) -> None:
-        self._folders: dict[Path, _Place] = {}
+    def below(folder: Path, name: str) -> _Place:
+        itself, names = of_folder(folder)
+        return itself, (*names, unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold()))
 
-    def of(self, path: Path) -> _Place:
-        real = Path(os.path.realpath(path))
-        folder, below = self._of_folder(real.parent)
-        return folder, (*below, _folded(real.name))
-
-    def _of_folder(self, folder: Path) -> _Place:
+    @cache
+    def of_folder(folder: Path) -> _Place:
         """A folder that exists is known by itself, one that is to be made by the letters of its name."""
-        if folder not in self._folders:
-            itself = identity(folder)
-            if itself is None and folder != folder.parent:
-                above, below = self._of_folder(folder.parent)
-                self._folders[folder] = above, (*below, _folded(folder.name))
-            else:
-                self._folders[folder] = itself, ()
-        return self._folders[folder]
+        itself = identity(folder)
+        if itself is None and folder != folder.parent:
+            return below(folder.parent, folder.name)
+        return itself, ()
 
+    def of(path: Path) -> _Place:
+        real = Path(os.path.realpath(path))
+        return below(real.parent, real.name)
 
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+    return of
 
 
 def mark_existing(jobs: list[Job], skip: bool) -> list[Job]:
@@ -144,20 +140,16 @@ def check_folders(jobs: list[Job], may_make: bool) -> None:
 
 def check_space(jobs: list[Job], scale: int, options: RunOptions) -> None:
     """Refuse what would surely fill the disk; what only might is tried."""
-    disks: dict[int, list[tuple[Job, Path, Format]]] = defaultdict(list)
-    folders: dict[int, Path] = {}
-    for job in jobs:
-        for output in job.outputs:
-            if output.path and job.source.path and not output.exists and not _is_device(output.path):
-                folder = _existing(output.path.parent)
-                if itself := identity(folder):
-                    folders.setdefault(itself[0], folder)
-                    disks[itself[0]].append((job, output.path, output.format))
-    for disk, outputs in disks.items():
-        needed = bytes_needed(
-            [(job.source.path, form) for job, _, form in outputs if job.source.path], scale, options
-        )
-        usage = shutil.disk_usage(folders[disk])
+    disks: dict[int, list[tuple[Path, Path, Format]]] = defaultdict(list)  # of input, output and its format
+    for source, output in ((job.source, output) for job in jobs for output in job.outputs):
+        if not output.path or not source.path or output.exists or _is_device(output.path):
+            continue
+        if itself := identity(_existing(output.path.parent)):
+            disks[itself[0]].append((source.path, output.path, output.format))
+    for outputs in disks.values():
+        folder = _existing(outputs[0][1].parent)
+        needed = bytes_needed([(source, form) for source, _, form in outputs], scale, options)
+        usage = shutil.disk_usage(folder)
         if not usage.total:  # some network disks do not know their size
             continue
         free = usage.free
@@ -166,7 +158,7 @@ def check_space(jobs: list[Job], scale: int, options: RunOptions) -> None:
         if needed > free:
             many = f"{len(outputs)} outputs need" if len(outputs) > 1 else f"{outputs[0][1]} needs"
             raise Refused(
-                f"{folders[disk]} has {free / 1e6:.1f} MB free, and {many} at least {needed / 1e6:.1f} MB: "
+                f"{folder} has {free / 1e6:.1f} MB free, and {many} at least {needed / 1e6:.1f} MB: "
                 "make room, or give -o on another disk"
             )
 
@@ -233,17 +225,14 @@ def bytes_needed(outputs: Sequence[tuple[Path, Format]], scale: int, options: Ru
 
     scale: how many times as wide and high as its input an output is. Of many outputs a sample counts.
     """
+    latents = _latent_values(options) * (4 if options.dtype == "float32" else 2)
+    bytes_per_pixel = {**_BYTES_PER_PIXEL, LATENTS.name: latents}
     sample = outputs[:: -(-len(outputs) // SAMPLE) or 1]
     total = sum(
-        pixels_of(path, options) * scale**2 * _bytes_per_pixel(form, options) for path, form in sample
+        pixels_of(path, options) * scale**2 * bytes_per_pixel.get(form.name, _LEAST_BYTES_PER_PIXEL)
+        for path, form in sample
     )
     return round(total / max(1, len(sample)) * len(outputs))
-
-
-def _bytes_per_pixel(form: Format, options: RunOptions) -> float:
-    if form is LATENTS:
-        return _latent_values(options) * (4 if options.dtype == "float32" else 2)
-    return _BYTES_PER_PIXEL.get(form.name, _LEAST_BYTES_PER_PIXEL)
 
 
 def _latent_values(options: RunOptions) -> float:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -118,49 +117,33 @@ class Saved:
 
 
 class Saver:
-    """A thread that saves the results of one job at a time; on leaving, what it has begun is finished."""
+    """Saves the results of one job at a time, by a thread."""
 
-    def __init__(self, options: RunOptions) -> None:
-        self._options = options
-        self._thread = ThreadPoolExecutor(1)
-        self._saving: Future[tuple[list[Saved], Exception | None]] | None = None
+    def __init__(self, thread: Executor, options: RunOptions) -> None:
+        self._thread, self._options = thread, options
+        self._saving: Future[None] | None = None
+        self._saved: list[Saved] = []
         self.job: Job | None = None  # whose results are being saved, or were and have not been told
-
-    def __enter__(self) -> Saver:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._thread.shutdown(cancel_futures=True)
 
     def save(self, job: Job, results: Sequence[tuple[Output, Item]], start: float) -> None:
         """Begin to save converted results; `wait` has to have been called for those before.
 
         start: the time.perf_counter() at which the job began.
         """
-        self.job = job
+        self.job, self._saved = job, []
         self._saving = self._thread.submit(self._save, results, start)
+
+    def _save(self, results: Sequence[tuple[Output, Item]], start: float) -> None:
+        for output, result in results:
+            self._saved.append(self.save_now(output, result, start))
 
     def wait(self) -> Iterator[Saved]:
         """The saved outputs in their order; then raises what ended the saving of the job, if anything did."""
         saving, self._saving, self.job = self._saving, None, None
         if saving:
-            saved, error = saving.result()
-            yield from saved
-            if error:
-                raise error
-
-    def _save(
-        self, results: Sequence[tuple[Output, Item]], start: float
-    ) -> tuple[list[Saved], Exception | None]:
-        saved: list[Saved] = []
-        try:
-            for output, result in results:
-                saved.append(self.save_now(output, result, start))
-        except Exception as error:  # what was saved before it is to be told all the same
-            return saved, error
-        return saved, None
+            wait([saving])
+            yield from self._saved
+            saving.result()
 
     def save_now(self, output: Output, result: Item, start: float) -> Saved:
         """Save in the thread of the caller, which Ctrl-C then ends at once."""

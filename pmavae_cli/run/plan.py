@@ -67,30 +67,39 @@ def make_plan(
         refuse_long_name(Path(options.output))
     kind = kind or task.writes
     naming = Naming(task.name, count, options, kind)
+    named = None if options.output == STDOUT else options.output
     beside = options.output is None and not many_to_one
-    folder: Path | None = None
-    own = naming.beside if beside else lambda path: naming.gathered() if many_to_one else ()
-    named = Path(options.output) if options.output not in (None, STDOUT) else None
-    inputs = find_inputs(arguments, own, recursive=options.recursive, output=named)
+
+    def own(path: Path) -> list[Path]:
+        if many_to_one:
+            return naming.numbered(naming.gathered())
+        return naming.numbered(naming.beside(path)) if beside else []
+
+    target = Path(named) if named else None
+    inputs = find_inputs(arguments, own, recursive=options.recursive, output=target)
     sources = inputs.sources
     if sum(source.path is None for source in [*sources, *others]) > 1:
         raise click.UsageError(f"{STDIN} (stdin) can be read only once.")
     if beside and any(source.path is None for source in sources) and inputs.many:
         raise click.UsageError("Say with -o FOLDER where the output of stdin and other inputs goes.")
-    if many_to_one:
-        outputs, folder = _gathered_outputs(naming, options.output)
-        jobs = [Job(sources[0], outputs, tuple(sources))] if sources else []
-    elif options.output == STDOUT or (beside and any(source.path is None for source in sources)):
-        jobs = [Job(source, (naming.stdout(len(sources)),)) for source in sources]
-    elif options.output is None:
-        jobs = [Job(s, naming.outputs(naming.beside(s.path))) for s in sources if s.path]
-    elif _is_folder(options.output, inputs.many):
-        folder = Path(options.output)
-        jobs = [Job(s, naming.outputs(naming.inside(folder, s))) for s in sources]
-    elif len(sources) > 1:
-        raise Refused(f"{options.output} cannot hold {len(sources)} outputs: end it in / to name a folder")
-    else:
-        jobs = [Job(s, naming.outputs(naming.as_given(Path(options.output)))) for s in sources]
+    results = 1 if many_to_one else len(sources)
+    folder = target if named and _is_folder(named, inputs.many and not many_to_one) else None
+    if target and not folder and results > 1:
+        raise Refused(f"{named} cannot hold {results} outputs: end it in / to name a folder")
+
+    def outputs_of(source: Source) -> tuple[Output, ...]:
+        if options.output == STDOUT or (beside and source.path is None):
+            return (naming.stdout(results),)
+        if folder:
+            path = naming.gathered(folder) if many_to_one else naming.inside(folder, source)
+        elif target:
+            path = naming.as_given(target)
+        else:
+            path = naming.beside(source.path) if source.path and not many_to_one else naming.gathered()
+        return naming.outputs(path)
+
+    gathered = tuple(sources) if many_to_one else ()
+    jobs = [Job(source, outputs_of(source), gathered) for source in sources[:results]]
     if kind == "style":
         refuse_pictures(jobs)
     for path in (output.path for job in jobs for output in job.outputs if output.path):
@@ -112,17 +121,6 @@ def _weights(options: RunOptions) -> list[Source]:
     """The weights, where they are a file, which then is read as well; an id or a repository is none."""
     name = options.weights
     return [Source(name, Path(name))] if name and os.path.lexists(name) else []
-
-
-def _gathered_outputs(naming: Naming, output: str | None) -> tuple[tuple[Output, ...], Path | None]:
-    """The outputs that all inputs have together, and the folder that may be made for them."""
-    if output == STDOUT:
-        return (naming.stdout(1),), None
-    if output is None:
-        return naming.outputs(naming.gathered()), None
-    if _is_folder(output, many=False):
-        return naming.outputs(naming.gathered(Path(output))), Path(output)
-    return naming.outputs(naming.as_given(Path(output))), None
 
 
 def _is_folder(output: str, many: bool) -> bool:
@@ -165,31 +163,31 @@ class Naming:
             raise click.UsageError("stdout is a terminal: redirect it, or give -o FILE.")
         return Output(None, self._format)
 
-    def beside(self, path: Path) -> list[Path]:
+    def beside(self, path: Path) -> Path:
         # "photo.safetensors" is the photo's latents; what else a task makes of it has the task's name.
         name = "style" if self.kind == "style" else self.task
         stem = path.stem if self.kind == "latents" and self._format is LATENTS else f"{path.stem}.{name}"
-        return self._numbered(path.with_name(stem + self._suffix))
+        return path.with_name(stem + self._suffix)
 
-    def gathered(self, folder: Path = Path()) -> list[Path]:
-        return self._numbered(folder / (self.task + self._suffix))
+    def gathered(self, folder: Path = Path()) -> Path:
+        return folder / (self.task + self._suffix)
 
-    def inside(self, folder: Path, source: Source) -> list[Path]:
-        return self._numbered(folder / source.folder / (source.stem + self._suffix))
+    def inside(self, folder: Path, source: Source) -> Path:
+        return folder / source.folder / (source.stem + self._suffix)
 
-    def as_given(self, path: Path) -> list[Path]:
+    def as_given(self, path: Path) -> Path:
         found = format_of(path)
         if found is None and self.options.format is None:
             known = ", ".join(f".{name}" for name in FORMAT_NAMES)
             raise click.UsageError(f"{path} has none of the suffixes {known}: add one, or give --format.")
         if found and self.options.format and found is not self._format:
             raise click.UsageError(f"--format {self.options.format} contradicts the name {path}.")
-        return self._numbered(path)
+        return path
 
-    def _numbered(self, path: Path) -> list[Path]:
+    def numbered(self, path: Path) -> list[Path]:
         if self.count == 1:
             return [path]
         return [path.with_name(f"{path.stem}-{i}{path.suffix}") for i in range(1, self.count + 1)]
 
-    def outputs(self, paths: list[Path]) -> tuple[Output, ...]:
-        return tuple(Output(path, format_of(path) or self._format) for path in paths)
+    def outputs(self, path: Path) -> tuple[Output, ...]:
+        return tuple(Output(path, format_of(path) or self._format) for path in self.numbered(path))

@@ -112,8 +112,9 @@ class Runner:
         with (
             Bars(self.console, len(jobs)) as self.bars,
             ThreadPoolExecutor(1) as reader,
-            Saver(self.options) as saver,
+            ThreadPoolExecutor(1) as writer,  # which finishes what it has begun, whatever ends the run
         ):
+            saver = Saver(writer, self.options)
             self.console.first = lambda: self._report_saved(saver)
             for done, (job, following) in enumerate(zip_longest(jobs, jobs[1:]), 1):
                 read, ahead = ahead, None
