@@ -8,7 +8,9 @@ import math
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -32,50 +34,6 @@ EightBits = NDArray[np.uint8]  # (H, W, 3)
 MAX_PIXELS = 64_000_000  # of what is shown together: it can be read again as a picture
 _GAP = 8  # px of white between pictures
 
-# The policy keeps the page to itself: nothing is loaded from anywhere.
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: {width}px; padding: 0 1rem;
-  color: #222; background: #fff }}
-figure {{ margin: 0; position: relative; --at: 50% }}
-figure img {{ display: block; width: 100% }}
-figure img + img {{ position: absolute; top: 0; left: 0; clip-path: inset(0 0 0 var(--at)) }}
-figure::after {{ content: ""; position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px;
-  margin-left: -1px; background: #fff; mix-blend-mode: difference }}
-input {{ width: 100%; margin: .5rem 0 }}
-.names {{ display: flex; justify-content: space-between; gap: 2rem; overflow-wrap: anywhere }}
-table {{ border-collapse: collapse; margin: 1rem 0 }}
-td, th {{ padding: .2rem .8rem .2rem 0; text-align: left }}
-.difference {{ width: 100% }}
-</style>
-</head>
-<body>
-<div class="names"><span>A: {a_name}</span><span>B: {b_name}</span></div>
-<figure id="pair">
-<img alt="A" src="{a}">
-<img alt="B" src="{b}">
-</figure>
-<input id="slider" type="range" min="0" max="100" value="50" step="0.1"
- aria-label="How much of A is shown">
-<table>
-{rows}
-</table>
-<p>Difference, times {gain:g}</p>
-<img class="difference" alt="difference" src="{difference}">
-<script>
-const slider = document.getElementById("slider"), pair = document.getElementById("pair");
-slider.addEventListener("input", () => pair.style.setProperty("--at", slider.value + "%"));
-</script>
-</body>
-</html>
-"""
 COLOURS = ("red", "green", "blue")
 
 
@@ -104,12 +62,7 @@ class Compared:
 
 
 def compare_sources(
-    a: Source,
-    b: Source,
-    options: RunOptions,
-    console: Console,
-    resize: bool = False,
-    index: WeightsIndex | None = None,
+    a: Source, b: Source, options: RunOptions, console: Console, resize: bool, index: WeightsIndex
 ) -> Compared:
     """Read and measure two files; raises PMAVAEError where one is bad or their sizes differ.
 
@@ -126,10 +79,8 @@ def compare_sources(
             "give pictures of one size, or --resize"
         )
     if size != other_size:
-        others, other_alpha = (
-            _resized(eight_bits(others), size),
-            fit_alpha(other_alpha, *size, other_alpha.dtype),
-        )
+        others = _resized(eight_bits(others), size, Image.Resampling.LANCZOS)
+        other_alpha = fit_alpha(other_alpha, *size, other_alpha.dtype)
     found_alpha = None
     if first.metadata.get("alpha") or second.metadata.get("alpha"):
         found_alpha = compare_pictures(_three(eight_bits(alpha)), _three(eight_bits(other_alpha)))
@@ -205,8 +156,8 @@ def _alpha(loaded: Item) -> Pixels:
     return fit_alpha(alpha, width, height, alpha.dtype)  # a latent file may keep it at a lower resolution
 
 
-def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+def _resized(pixels: Pixels, size: tuple[int, int], kind: Image.Resampling) -> EightBits:
+    return np.asarray(Image.fromarray(pixels).resize(size, kind))
 
 
 def _three(grey: Pixels) -> Pixels:
@@ -228,10 +179,7 @@ def shrink_to_fit(a: EightBits, b: EightBits) -> tuple[EightBits, EightBits, boo
         return a, b, False
     size = max(1, int(width * scale)), max(1, int(height * scale))
 
-    def shrunk(pixels: EightBits) -> EightBits:
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
-
-    return shrunk(a), shrunk(b), True
+    return _resized(a, size, Image.Resampling.BOX), _resized(b, size, Image.Resampling.BOX), True
 
 
 def side_by_side(a: EightBits, b: EightBits, gain: float) -> bytes:
@@ -243,9 +191,10 @@ def side_by_side(a: EightBits, b: EightBits, gain: float) -> bytes:
 def page(
     a: EightBits, b: EightBits, gain: float, names: tuple[str, str], table: Sequence[Sequence[str]]
 ) -> bytes:
-    """An HTML file that needs nothing else: a slider between a and b, the measures, the difference."""
+    """An HTML file, which by its policy loads nothing: a slider between a and b, measures, the difference."""
     rows = [f"<tr><th>{'<td>'.join(map(html.escape, row))}</tr>" for row in table]
-    filled = _PAGE.format(
+    template = files("pmavae_cli.commands.compare") / "page.html.template"
+    filled = Template(template.read_text("utf-8")).substitute(
         title=f"{html.escape(names[0])} – {html.escape(names[1])}",
         width=max(480, a.shape[1]),
         a_name=html.escape(names[0]),
@@ -253,7 +202,7 @@ def page(
         a=_embedded(a),
         b=_embedded(b),
         difference=_embedded(amplified_difference(a, b, gain)),
-        gain=gain,
+        gain=f"{gain:g}",
         rows="\n".join(rows),
     )
     # A file name may hold bytes that are no text.

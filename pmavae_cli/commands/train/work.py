@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pmavae.errors import PMAVAEError
 from pmavae.inference import offload
@@ -25,7 +24,7 @@ from pmavae.training.logging import Meter, Recorder
 from pmavae.training.objectives import objective_for
 from pmavae.training.objectives.base import Objective
 from pmavae.training.optimizers import choose_precision
-from pmavae.training.plugin import Example, Training
+from pmavae.training.plugin import Training
 from pmavae.training.run_folder import (
     RunFolder,
     load_checkpoint,
@@ -33,16 +32,15 @@ from pmavae.training.run_folder import (
     save_checkpoint,
     usable_phases,
 )
-from pmavae.training.schedule import Clock, StepClock, TimeClock
+from pmavae.training.schedule import StepClock, TimeClock
 from pmavae.training.trainer import Trainer, bytes_per_pixel, phase_bytes
-from pmavae_cli.commands.train.data import LabelledData, TrainingData, TrainingOptions, prepare_data
+from pmavae_cli.commands.train.data import TrainingData, TrainingOptions, prepare_data
 from pmavae_cli.console import Console, print_table
 from pmavae_cli.plugin_manager import Registry
 from pmavae_cli.progress import TrainingDisplay, span
 from pmavae_cli.run.models import choose_device
 from pmavae_cli.run.weights import find_weights
 
-INTERRUPTED = 130
 TITLES = {"psnr": "PSNR in dB", "ssim": "SSIM", "velocity": "error of the velocity"}
 
 
@@ -133,8 +131,9 @@ def _resolve(
         "seed": options.seed,
         "network": _from_anywhere(options.perceptual),
     }
-
-    branch = _branch_point(options.branch_from) if options.branch_from else None
+    branch = None
+    if options.branch_from and (branch := RunFolder(options.branch_from).resume_point()) is None:
+        raise PMAVAEError(f"{options.branch_from} has no checkpoint to branch from: give the folder of a run")
 
     def resolve(folder: RunFolder, resumed: bool) -> TrainConfig:
         return resolve_config(
@@ -142,18 +141,13 @@ def _resolve(
             resumed=resumed,
             branched_from=branch,
             file=options.config,
-            flags=dict(flags),
+            flags=flags,
             settings=list(options.settings),
             on_cpu=processes.device.type == "cpu",
             trainings=trainings,
         )
 
-    if options.out is None:
-        asked = resolve(RunFolder(Path()), False)
-        name = asked.preset if asked.task == "base" else f"{asked.task}-{asked.preset}"
-        folder = RunFolder(Path("runs") / name)
-    else:
-        folder = RunFolder(options.out)
+    folder = RunFolder(options.out or Path("runs") / _kind(resolve(RunFolder(Path()), False)))
     resume_from = folder.resume_point()
     if resume_from is not None and options.resume == "never":
         raise PMAVAEError(f"{folder.path} has a run already: choose another --out, or --resume auto")
@@ -163,42 +157,35 @@ def _resolve(
     return folder, config, resume_from or branch
 
 
-def _branch_point(run: Path) -> Path:
-    """The newest checkpoint of another run. Raises PMAVAEError."""
-    point = RunFolder(run).resume_point()
-    if point is None:
-        raise PMAVAEError(f"{run} has no checkpoint to branch from: give the folder of a run")
-    return point
+def _kind(config: TrainConfig) -> str:
+    """What a run and its weights are called by what is trained."""
+    return config.preset if config.task == "base" else f"{config.task}-{config.preset}"
 
 
+@dataclass
 class _Session:
-    def __init__(
-        self,
-        options: TrainingOptions,
-        config: TrainConfig,
-        folder: RunFolder,
-        processes: Processes,
-        console: Console,
-        objective: Objective[Any, Any],
-    ) -> None:
-        self.options, self.config, self.folder = options, config, folder
-        self.processes, self.console, self.objective = processes, console, objective
+    options: TrainingOptions
+    config: TrainConfig
+    folder: RunFolder
+    processes: Processes
+    console: Console
+    objective: Objective[Any, Any]
 
     def run(
         self,
         model: Pretrained,
-        data: TrainingData | LabelledData,
+        data: TrainingData,
         resume_from: Path | None,
         interrupt: Interrupt,
         pause_after: float,
         save_every: float,
     ) -> int:
-        began = time.monotonic()
+        self.began = time.monotonic()
         self.objective.open(data.cache)
-        trainer, self.elapsed = self._trainer(model, resume_from)
-        self.began = began
-        self.validation: Sequence[Tensor | Example] = data.validation() if self.processes.is_main else []
-        if self.processes.is_main:
+        trainer = self._trainer(model, resume_from)
+        speaks = self.processes.is_main
+        self.validation = data.validation() if speaks else []
+        if speaks:
             self.folder.save_config(self.config)
             self.folder.previews.mkdir(exist_ok=True)
         saved = time.monotonic()
@@ -206,7 +193,6 @@ class _Session:
         progress = trainer.clock.progress(trainer.step)
         if progress >= 1:
             self.console.note(f"{self.folder.path} is at its end: more --steps or --time-limit go on")
-        speaks = self.processes.is_main
         with (
             Recorder(self.folder.path, writes=speaks) as recorder,
             TrainingDisplay(self.console, speaks, progress) as display,
@@ -215,7 +201,7 @@ class _Session:
                 display.say(f"continuing {resume_from}")
 
             def stop() -> bool:
-                return bool(interrupt.signal) or time.monotonic() - began >= pause_after
+                return bool(interrupt.signal) or time.monotonic() - self.began >= pause_after
 
             for report in trainer.run(stop):
                 meter.add(report)
@@ -238,25 +224,26 @@ class _Session:
             return 128 + interrupt.signal
         return 0
 
-    def _trainer(self, model: Pretrained, resume_from: Path | None) -> tuple[Trainer, float]:
+    def _trainer(self, model: Pretrained, resume_from: Path | None) -> Trainer:
         config = self.config
         if not config.init_from and resume_from is None:
             self.objective.fit(model)
-        clock: Clock = StepClock(config.steps) if config.steps else TimeClock(duration(config.time_limit))
+        clock = StepClock(config.steps) if config.steps else TimeClock(duration(config.time_limit))
         branches = resume_from is not None and resume_from.parent != self.folder.checkpoints
         trainer = Trainer(self.objective, model, config, clock, self.processes)
-        elapsed = 0.0
+        self.elapsed = 0.0  # s, in the sessions before this one
         if resume_from is not None:
-            numbers = load_checkpoint(resume_from, trainer.state)
-            trainer.numbers, elapsed = numbers, float(numbers["elapsed"])
+            trainer.numbers = numbers = load_checkpoint(resume_from, trainer.state)
             if branches:
-                trainer.first_step, elapsed = trainer.step, 0.0
+                trainer.first_step = trainer.step
+            else:
+                self.elapsed = float(numbers["elapsed"])
         if isinstance(clock, StepClock):
             clock.first = trainer.first_step
-        if isinstance(clock, TimeClock):
-            clock.begin(elapsed)
+        else:
+            clock.begin(self.elapsed)
         self.processes.share([*trainer.model.state_dict().values(), *trainer.average.state_dict().values()])
-        return trainer, elapsed
+        return trainer
 
     def _save(self, trainer: Trainer, recorder: Recorder, display: TrainingDisplay) -> None:
         numbers = trainer.numbers | {"elapsed": self.elapsed + time.monotonic() - self.began}
@@ -277,23 +264,20 @@ class _Session:
         average = trainer.average
         path = save_folder(self.folder.path, average.state_dict(), average.config, self._weights_id(trainer))
         grid = self.objective.preview(trainer.average, self.validation)
-        if grid is None:
-            display.say(f"weights {path}")
-            return
-        sheet = self.folder.path / "contact-sheet.png"
-        save_grid(grid, sheet)
-        display.say(f"weights {path}, pictures {sheet}")
+        pictures = ""
+        if grid is not None:
+            sheet = self.folder.path / "contact-sheet.png"
+            save_grid(grid, sheet)
+            pictures = f", pictures {sheet}"
+        display.say(f"weights {path}{pictures}")
 
     def _weights_id(self, trainer: Trainer) -> str:
-        kind = (
-            self.config.preset if self.config.task == "base" else f"{self.config.task}-{self.config.preset}"
-        )
-        return f"{kind}-{self.folder.path.name[:60]}-{trainer.step}"
+        return f"{_kind(self.config)}-{self.folder.path.name[:60]}-{trainer.step}"
 
 
 def print_plan(
     config: TrainConfig,
-    data: TrainingData | LabelledData,
+    data: TrainingData,
     folder: RunFolder,
     resume_from: Path | None,
     objective: Objective[Any, Any],
@@ -314,10 +298,7 @@ def print_plan(
         ["length", length],
         ["device", f"{processes.device}, {kind}, {processes.world} process(es)"],
         ["perceptual network", config.loss.network if objective.features is not None else "none"],
-        [
-            "pictures",
-            f"{data.count} to train on, {data.held_out_count} to validate on",
-        ],
+        ["pictures", f"{data.count} to train on, {data.held_out} to validate on"],
         *(["refused", refusal.reason] for refusal in data.refused),
     ]
     print_table(facts)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +31,6 @@ from pmavae.texture.network import TexturePrior, encoder_fingerprint
 from pmavae.vmamba.checkpoints import is_vmamba
 from pmavae.vmamba.network import read_checkpoint
 from pmavae_cli.api import Training
-
-if TYPE_CHECKING:
-    pass
 
 STATE_DICTS = (".pth", ".pt", ".bin", ".ckpt")
 # Under which name a checkpoint keeps a state dict, the averaged weights before those being trained.
@@ -134,31 +131,15 @@ def _run(folder: Path, wanted: Wanted) -> Imported:
 
 def _weights(path: Path, wanted: Wanted) -> Imported:
     loaded = load_weights(path)
-    task = getattr(loaded.config, "task", "base")
-    for what, given, found in (
-        ("task", wanted.task, task),
-        ("preset", wanted.preset, loaded.config.preset),
-    ):
-        if given not in (None, found):
-            raise WeightsError(f"{path} has weights of {what} {found}, not {given}: leave out --{what}")
+    _check_wanted(path, wanted, getattr(loaded.config, "task", "base"), loaded.config.preset)
     return Imported(loaded.state, loaded.config, loaded.id)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """A network that a state dict may be of."""
-
-    task: str
-    config: AnyConfig
-    build: Callable[[], nn.Module]
-
-    @property
-    def name(self) -> str:
-        return f"preset {self.config.preset} of task {self.task}"
-
-    def faults(self, state: Mapping[str, Tensor]) -> list[str]:
-        """How the tensors differ from the network's; nothing where they fit."""
-        return state_faults(state, shapes_of(self.build()))
+def _check_wanted(path: Path, wanted: Wanted, task: str, preset: str) -> None:
+    """Raise WeightsError where a file says itself that it is of something else."""
+    for what, given, found in (("task", wanted.task, task), ("preset", wanted.preset, preset)):
+        if given not in (None, found):
+            raise WeightsError(f"{path} has weights of {what} {found}, not {given}: leave out --{what}")
 
 
 def _fitted(
@@ -170,42 +151,32 @@ def _fitted(
 ) -> Imported:
     """The state dict with the configuration of the network that it is of."""
     if wanted.task in (None, VMAMBA_TASK) and is_vmamba(state):
-        return _vmamba(source, state, wanted)
-    possible = _candidates(wanted, index, trainings)
-    if not possible:
+        try:
+            state, variant = read_checkpoint(state)
+        except WeightsError as reason:
+            raise WeightsError(f"{source} was not imported: {reason}") from None
+        _check_wanted(source, wanted, VMAMBA_TASK, variant.preset)
+        _check_values(source, state)
+        return Imported(state, variant, None)
+    nearest: tuple[list[str], str] | None = None
+    for task, network in _networks(wanted, index, trainings):
+        faults = state_faults(state, shapes_of(network))
+        if not faults:
+            _check_values(source, state)
+            return Imported(state, network.config, None)
+        if nearest is None or len(faults) < len(nearest[0]):
+            nearest = faults, f"preset {network.config.preset} of task {task}"
+    if nearest is None:
         raise WeightsError(
             f"{source} was not imported: there is no network of task {wanted.task or 'any'} and preset "
             f"{wanted.preset or 'any'}; name others with --task and --preset"
         )
-    nearest: tuple[list[str], _Candidate] | None = None
-    for candidate in possible:
-        faults = candidate.faults(state)
-        if not faults:
-            _check_values(source, state)
-            return Imported(state, candidate.config, None)
-        if nearest is None or len(faults) < len(nearest[0]):
-            nearest = faults, candidate
-    assert nearest is not None
-    faults, candidate = nearest
+    faults, name = nearest
     more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
     raise WeightsError(
-        f"{source} does not fit {candidate.name}: {', '.join(faults[:3])}{more}; "
+        f"{source} does not fit {name}: {', '.join(faults[:3])}{more}; "
         "name its network with --task and --preset"
     )
-
-
-def _vmamba(source: Path, state: Mapping[str, Tensor], wanted: Wanted) -> Imported:
-    """A VMamba, which tells its variant itself."""
-    try:
-        state, config = read_checkpoint(state)
-    except WeightsError as reason:
-        raise WeightsError(f"{source} was not imported: {reason}") from None
-    if wanted.preset not in (None, config.preset):
-        raise WeightsError(
-            f"{source} has weights of preset {config.preset}, not {wanted.preset}: leave out --preset"
-        )
-    _check_values(source, state)
-    return Imported(state, config, None)
 
 
 def _check_values(source: Path, state: Mapping[str, Tensor]) -> None:
@@ -217,36 +188,30 @@ def _check_values(source: Path, state: Mapping[str, Tensor]) -> None:
             raise WeightsError(f"{source} was not imported: {name} has values that are not finite")
 
 
-def _candidates(wanted: Wanted, index: WeightsIndex, trainings: Mapping[str, Training]) -> list[_Candidate]:
-    """The networks of the task and preset that are wanted; a texture prior or a plugin's only by its task."""
-    found: list[_Candidate] = []
+def _networks(
+    wanted: Wanted, index: WeightsIndex, trainings: Mapping[str, Training]
+) -> Iterator[tuple[str, Any]]:
+    """Task and network of what is wanted, without values; a texture prior or a plugin's only by its task."""
+    kinds: list[tuple[str, Callable[[Any], nn.Module], AnyConfig]] = []
     if wanted.task in (None, "base"):
-        found += [_Candidate("base", c, lambda c=c: _shapes(PMAVAE, c)) for c in PRESETS.values()]  # type: ignore[misc]
-    found += [
-        _Candidate(task, c, lambda c=c: _shapes(Restorer, c))  # type: ignore[misc]
-        for (task, _), c in RESTORERS.items()
-        if wanted.task in (None, task)
-    ]
+        kinds += [("base", PMAVAE, config) for config in PRESETS.values()]
+    kinds += [(task, Restorer, c) for (task, _), c in RESTORERS.items() if wanted.task in (None, task)]
     if wanted.task == TEXTURE_TASK:
         codec = PMAVAE.from_pretrained(wanted.codec or wanted.preset or "tiny", index)
-        config = texture_config(codec.config, encoder_fingerprint(codec.encoder))
-        found.append(_Candidate(TEXTURE_TASK, config, lambda: _shapes(TexturePrior, config)))
+        fingerprint = encoder_fingerprint(codec.encoder)
+        kinds.append((TEXTURE_TASK, TexturePrior, texture_config(codec.config, fingerprint)))
+    for task, kind, config in kinds:
+        if wanted.preset in (None, config.preset):
+            with weightless():
+                network = kind(config)
+            yield task, network
     if plan := trainings.get(wanted.task or ""):
         from pmavae.training.objectives.plugin import new_network
 
         for preset in plan.presets:
             if wanted.preset in (None, preset):
-                config_of = new_network(plan, preset).config
-                found.append(
-                    _Candidate(plan.name, config_of, lambda p=preset: new_network(plan, p))  # type: ignore[misc]
-                )
-    return [c for c in found if wanted.preset in (None, c.config.preset)]
-
-
-def _shapes(kind: Callable[[Any], nn.Module], config: AnyConfig) -> nn.Module:
-    """A network without values. A plugin's is made as it is: it may need these to be made."""
-    with weightless():
-        return kind(config)
+                # Made as it is: it may need its values to be made.
+                yield plan.name, new_network(plan, preset)
 
 
 def push_folder(
