@@ -17,7 +17,7 @@ from typing import Any
 
 from pmavae.errors import WeightsError
 from pmavae.network_configs import FEATURES_TASK, VMAMBA_TASK
-from pmavae.pretrained.manifest import MODEL_FILE, WeightsEntry, WeightsIndex, released_weights
+from pmavae.pretrained.manifest import LIBRARY, MODEL_FILE, WeightsEntry, WeightsIndex, released_weights
 
 PIPELINE = "image-to-image"  # the Hub's name for what all tasks do, but for the feature network
 METRICS = ("psnr", "ssim")  # names of scores begin with these, which are the Hub's names too
@@ -76,7 +76,7 @@ class CardFacts:
 def card_text(facts: CardFacts, name: str | None = None) -> str:
     """A card; `name` is what `--weights` takes for these weights, by default their id."""
     what = _TITLES.get(facts.task, f"the network of the task {facts.task}")
-    lines = [*_front_matter(facts), "", f"# {facts.id}", ""]
+    lines = [_front_matter(facts), "", f"# {facts.id}", ""]
     lines += [
         f"Weights for pmavae, preset {facts.preset}: {what}. "
         f"{facts.parameters / 1e6:.2f} M parameters, safetensors.",
@@ -145,33 +145,20 @@ def write_cards(folder: Path, index: WeightsIndex) -> list[Path]:
     return list(texts)
 
 
-def _front_matter(facts: CardFacts) -> list[str]:
+def _front_matter(facts: CardFacts) -> str:
+    from huggingface_hub import ModelCardData
+
     metrics = [metric for metric in METRICS if any(metric in score.split("_") for score in facts.scores)]
-    tags = ["pmavae", "autoencoder" if facts.task == "base" else facts.task, "attention-free"]
-    rows: dict[str, Any] = {
-        "license": facts.licence.lower().replace(" ", "-") if facts.licence else "unknown",
-        "library_name": "pmavae",
-        "pipeline_tag": _PIPELINES.get(facts.task, PIPELINE),
-        "tags": tags,
-        "datasets": list(facts.datasets),
-        "metrics": metrics,
-    }
-    lines = ["---"]
-    for key, value in rows.items():
-        if isinstance(value, str):
-            lines.append(f"{key}: {_scalar(value)}")
-        elif value:
-            lines += [f"{key}:", *(f"  - {_scalar(part)}" for part in value)]
-    return [*lines, "---"]
-
-
-def _scalar(text: str) -> str:
-    """A string as YAML: every JSON string is one, and a plain word needs no quotes."""
-    plain = text.replace("-", "").replace("/", "").replace(".", "").isalnum() and text[0].isalpha()
-    return text if plain and text.isascii() and text.lower() not in _NO_STRINGS else json.dumps(text)
-
-
-_NO_STRINGS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+    data = ModelCardData(
+        license=facts.licence.lower().replace(" ", "-") if facts.licence else "unknown",
+        library_name=LIBRARY,
+        pipeline_tag=_PIPELINES.get(facts.task, PIPELINE),
+        tags=["pmavae", "autoencoder" if facts.task == "base" else facts.task, "attention-free"],
+        datasets=list(facts.datasets) or None,
+        metrics=metrics or None,
+    )
+    order = ["license", "library_name", "pipeline_tag", "tags", "datasets", "metrics"]
+    return f"---\n{data.to_yaml(original_order=order)}\n---"
 
 
 def _use(facts: CardFacts, name: str) -> list[str]:
