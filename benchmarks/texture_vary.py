@@ -17,6 +17,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def methods(prior: TexturePrior) -> dict[str, Method]:
     def with_pattern_noise(latents: Latents, amount: float, random: torch.Generator) -> Latents:
         texture = take_apart(latents.z_base, latents.z_detail)
         noise = torch.randn(texture.pattern.shape, generator=random)
-        noisy = texture.with_pattern(noised(texture, noise, amount)).join()
+        noisy = replace(texture, pattern=noised(texture, noise, amount)).join()
         where = F.interpolate(surface_share(texture), scale_factor=2.0, mode="nearest")
         return latents.replace(z_detail=torch.lerp(latents.z_detail, noisy, where))
 

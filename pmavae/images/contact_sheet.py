@@ -1,7 +1,5 @@
 """A contact sheet: pictures in a table with a heading for every column and row."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """How near one picture is to another: measures of tensors, and of two picture files."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,5 +94,4 @@ def amplified_difference(a: Pixels, b: Pixels, gain: float) -> Pixels:
     """|b − a| times `gain`, clipped: black where the pictures (H, W, 3), uint8, are equal."""
     difference = np.abs(b.astype(np.int16) - a)
     table = np.minimum(np.arange(256) * gain, 255).round().astype(np.uint8)
-    shown: Pixels = table[difference]
-    return shown
+    return table[difference]

@@ -1,7 +1,5 @@
 """Pixels of 8 and of 16 bits a channel, from a network and from each other, whole or row by row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -37,8 +35,7 @@ def to_pixels(picture: Tensor, dtype: DTypeLike = np.uint8) -> Pixels:
     """(3, H, W) in [0, 1], on any device, as (H, W, 3), rounded to dtype, which is uint8 or uint16."""
     kind = torch.uint8 if np.dtype(dtype) == np.uint8 else torch.uint16
     whole = picture.mul(np.iinfo(dtype).max).round_()
-    pixels: Pixels = whole.to(kind).permute(1, 2, 0).cpu().numpy()
-    return pixels
+    return whole.to(kind).permute(1, 2, 0).cpu().numpy()
 
 
 def eight_bits(pixels: Pixels) -> NDArray[np.uint8]:

@@ -1,7 +1,5 @@
 """Encoder and decoder as ONNX graphs for pictures of any size, checked against the model."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Sequence
@@ -83,8 +81,7 @@ class DecoderGraph(nn.Module):
         self.paint = paint
 
     def forward(self, z_base: Tensor, z_detail: Tensor, z_style: Tensor) -> Tensor:
-        picture: Tensor = self.decoder(z_base, z_detail, z_style, paint=self.paint)
-        return picture.clamp(0, 1)
+        return self.decoder(z_base, z_detail, z_style, paint=self.paint).clamp(0, 1)
 
 
 def encoder_graph(model: PMAVAE) -> Graph:

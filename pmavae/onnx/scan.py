@@ -22,8 +22,6 @@ With a matrix in every chunk as well, a step would cost CHUNK exponentials: benc
 that form.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -8,8 +8,6 @@ There is no normalisation and no pooling over the picture: each output pixel dep
 `config.margin` alone, so that a picture in tiles is the same as the whole, and no tile has a tone of its own.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

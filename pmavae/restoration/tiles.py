@@ -106,10 +106,26 @@ def restore_pixels(
     and of all. Raises as `restore_whole` does.
     """
     scale = scale or model.config.scales[0]
-    longer_side = max(pixels.shape[:2])
+    (height, width), longer_side = pixels.shape[:2], max(pixels.shape[:2])
     side = default_tile(model.config, model.budget) if tile is None else tile or longer_side
+
+    def in_tiles() -> Pixels:
+        tiles = plan_tiles(height, width, side, model.config.margin, model.config.multiple)
+        result = np.empty((scale * height, scale * width, 3), pixels.dtype)
+        for done, part in enumerate(tiles, 1):
+            outer = to_unit(pixels[part.outer_rows, part.outer_columns])
+            restored = restore_whole(model, outer, levels, scale=scale, fidelity=fidelity)
+            rows, columns = (slice(scale * s.start, scale * s.stop) for s in (part.rows, part.columns))
+            top = rows.start - scale * part.outer_rows.start
+            left = columns.start - scale * part.outer_columns.start
+            inner = restored[0, :, top:, left:][:, : rows.stop - rows.start, : columns.stop - columns.start]
+            result[rows, columns] = to_pixels(inner, pixels.dtype)
+            if progress:
+                progress(done, len(tiles))
+        return result
+
     try:
-        return _in_tiles(model, pixels, levels, scale, fidelity, side, progress)
+        return in_tiles()
     except torch.OutOfMemoryError:
         side = max(model.config.multiple, min(side, longer_side) // 2)
     # Only out here is nothing of the first attempt held by the error.
@@ -117,29 +133,4 @@ def restore_pixels(
         torch.cuda.empty_cache()
     if report:
         report(f"the device has too little memory: begun anew in tiles of {side} px")
-    return _in_tiles(model, pixels, levels, scale, fidelity, side, progress)
-
-
-def _in_tiles(
-    model: Restorer,
-    pixels: Pixels,
-    levels: Levels,
-    scale: int,
-    fidelity: float,
-    side: int,
-    progress: Callable[[int, int], None] | None,
-) -> Pixels:
-    height, width = pixels.shape[:2]
-    tiles = plan_tiles(height, width, side, model.config.margin, model.config.multiple)
-    result = np.empty((scale * height, scale * width, 3), pixels.dtype)
-    for done, part in enumerate(tiles, 1):
-        outer = to_unit(pixels[part.outer_rows, part.outer_columns])
-        restored = restore_whole(model, outer, levels, scale=scale, fidelity=fidelity)
-        rows, columns = (slice(scale * s.start, scale * s.stop) for s in (part.rows, part.columns))
-        top = rows.start - scale * part.outer_rows.start
-        left = columns.start - scale * part.outer_columns.start
-        inner = restored[0, :, top:, left:][:, : rows.stop - rows.start, : columns.stop - columns.start]
-        result[rows, columns] = to_pixels(inner, pixels.dtype)
-        if progress:
-            progress(done, len(tiles))
-    return result
+    return in_tiles()

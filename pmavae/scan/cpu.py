@@ -9,8 +9,6 @@ both on disk where a folder for them can be written.
 Raises ImportError where Numba, or a thread-safe threading layer for it, is missing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -108,8 +106,7 @@ def _backward(grad_h, a, h, grad_a, grad_b, height, width):  # type: ignore[no-u
 
 def _pixels(x: Tensor) -> NDArray[Any]:
     """(4, B, H, W, M) as a NumPy view (4, B, H*W, M); copies only if x is not contiguous."""
-    array: NDArray[Any] = x.detach().contiguous().flatten(2, 3).numpy()
-    return array
+    return x.detach().contiguous().flatten(2, 3).numpy()
 
 
 def follow_torch_threads() -> None:

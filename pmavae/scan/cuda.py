@@ -11,8 +11,6 @@ Importing this module runs a first small scan where there is a CUDA device. Rais
 Triton is missing, or cannot compile for that device.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

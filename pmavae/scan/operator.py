@@ -8,11 +8,10 @@ The reference, one small torch operation a step on any device and dtype, is what
 against.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from typing import NamedTuple
 
 import torch
@@ -87,35 +86,24 @@ def register_backend(device_type: str, backend: Backend) -> None:
 
 
 @cache
-def _cpu_backend() -> Backend:
+def _compiled(module: str) -> Backend:
     try:
-        from pmavae.scan import cpu
-    except ImportError:
-        return _REFERENCE
-    return Backend(cpu.scan_forward, cpu.scan_backward)
-
-
-@cache
-def _cuda_backend() -> Backend:
-    try:
-        from pmavae.scan import cuda
+        kernel = import_module(f"pmavae.scan.{module}")
     except ImportError as error:
-        # One launch a step: too slow for anyone to put down to the GPU.
-        missing = isinstance(error, ModuleNotFoundError)
-        reason = "install its kernel's compiler with `pip install triton`" if missing else error
-        warnings.warn(f"the scan runs as a slow torch loop on CUDA: {reason}", RuntimeWarning, stacklevel=2)
+        if module == "cuda":  # one launch a step: too slow for anyone to put down to the GPU
+            missing = isinstance(error, ModuleNotFoundError)
+            reason = "install its kernel's compiler with `pip install triton`" if missing else error
+            warning = f"the scan runs as a slow torch loop on CUDA: {reason}"
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
         return _REFERENCE
-    return Backend(cuda.scan_forward, cuda.scan_backward)
-
-
-_COMPILED = {"cpu": _cpu_backend, "cuda": _cuda_backend}
+    return Backend(kernel.scan_forward, kernel.scan_backward)
 
 
 def backend_for(device: torch.device) -> Backend:
     """The backend that scans on this device will use."""
     if device.type in _registered:
         return _registered[device.type]
-    return _COMPILED[device.type]() if device.type in _COMPILED else _REFERENCE
+    return _compiled(device.type) if device.type in ("cpu", "cuda") else _REFERENCE
 
 
 @library.custom_op("pmavae::directional_scan", mutates_args=())
@@ -144,8 +132,7 @@ def _save_for_backward(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> No
 
 def _backward(ctx, grad_h: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
     a, h = ctx.saved_tensors
-    grads: tuple[Tensor, Tensor] = _scan_backward(grad_h, a, h)
-    return grads
+    return _scan_backward(grad_h, a, h)
 
 
 _scan.register_autograd(_backward, setup_context=_save_for_backward)
@@ -165,5 +152,4 @@ def directional_scan(a: Tensor, b: Tensor) -> Tensor:
         )
     if a.dtype != b.dtype:
         raise ValueError(f"expected one dtype, got {a.dtype} and {b.dtype}")
-    h: Tensor = _scan(a, b)
-    return h
+    return _scan(a, b)

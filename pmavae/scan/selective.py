@@ -3,8 +3,6 @@
 There are two compiled ones as well, for the value alone and with a gradient: selective_cpu.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module

@@ -9,8 +9,6 @@ vectorised.
 Raises ImportError where `pmavae.scan.cpu` does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -126,59 +124,29 @@ def selective_scan(
     follow_torch_threads()
     u = u.contiguous()
     y = torch.empty_like(u) if out is None else out
-    _multiply(u, skip, y, done)
-    for direction in range(DIRECTIONS):
-        own = projected[..., direction, :]  # (B, H, W, R + 2)
-        _add_in_chunks(
-            u,
-            own.transpose(1, 2) if direction % 2 else own,
-            dt_proj[direction],
-            dt_bias[direction],
-            rate[direction],
-            y,
-            direction,
-            done,
-        )
-    return y
-
-
-def _multiply(u: Tensor, skip: Tensor, y: Tensor, done: Callable[[int], None] | None) -> None:
-    """Put u (B, H, W, C) times skip (C,) into y, some lines at a time."""
+    (batch, _, _, channels), rank = u.shape, dt_proj.shape[2]
     at_once = max(1, CHUNK_BYTES // (u[:, :1].numel() * 4))
     for part, result in zip(u.split(at_once, dim=1), y.split(at_once, dim=1), strict=True):
         torch.mul(part, skip, out=result)
         if done:
             done(2 * part.numel() * 4)
-
-
-def _add_in_chunks(
-    u: Tensor,
-    own: Tensor,
-    dt_proj: Tensor,
-    dt_bias: Tensor,
-    rate: Tensor,
-    y: Tensor,
-    direction: int,
-    done: Callable[[int], None] | None,
-) -> None:
-    """Add the scan of one direction to y, with the step sizes of some lines at a time.
-
-    own: (B, lines, steps of a line, R + 2) in the order in which the direction goes, or goes back.
-    """
-    rank = dt_proj.shape[1]
-    (batch, lines, line), channels = own.shape[:3], u.shape[-1]
-    at_once = max(1, CHUNK_BYTES // (batch * line * channels * 4))
-    state = torch.zeros(batch * channels)
-    starts = range(0, lines, at_once)
-    for start in reversed(starts) if direction >= 2 else starts:
-        part = own[:, start : start + at_once].flatten(0, 2)  # (B · steps, R + 2)
-        raw = part[:, :rank] @ dt_proj.t()
-        arrays = (u, raw, part[:, rank:], dt_bias, rate, y, state)
-        flat = (x.contiguous().view(-1).numpy() for x in arrays)
-        steps = part.shape[0] // batch
-        _add_direction(*flat, tuple(u.shape), direction, start * line, steps)
-        if done:
-            done(2 * part.shape[0] * channels * 4)
+    for direction in range(DIRECTIONS):
+        own = projected[..., direction, :]
+        own = own.transpose(1, 2) if direction % 2 else own  # (B, lines, steps of a line, R + 2)
+        lines, line = own.shape[1:3]
+        at_once = max(1, CHUNK_BYTES // (batch * line * channels * 4))
+        state = torch.zeros(batch * channels)
+        starts = range(0, lines, at_once)
+        for start in reversed(starts) if direction >= 2 else starts:
+            part = own[:, start : start + at_once].flatten(0, 2)  # (B · steps, R + 2)
+            raw = part[:, :rank] @ dt_proj[direction].t()
+            arrays = (u, raw, part[:, rank:], dt_bias[direction], rate[direction], y, state)
+            flat = (x.contiguous().view(-1).numpy() for x in arrays)
+            steps = part.shape[0] // batch
+            _add_direction(*flat, tuple(u.shape), direction, start * line, steps)
+            if done:
+                done(2 * part.shape[0] * channels * 4)
+    return y
 
 
 # The rows are taken as slices because LLVM vectorises a loop over slices from zero.
@@ -359,5 +327,4 @@ def differentiable_scan(
     raw = torch.bmm(flat[..., :rank].transpose(0, 1), dt_proj.transpose(1, 2).to(u.dtype))  # (4, B·H·W, C)
     raw = raw.unflatten(1, (u.shape[0], -1))
     reads = projected[..., rank:].flatten(3).flatten(1, 2)  # (B, H·W, 8): B and C of each direction
-    y: Tensor = _scan(u, raw, reads, *(x.to(u.dtype) for x in (dt_bias, rate, skip)))[0]
-    return y
+    return _scan(u, raw, reads, *(x.to(u.dtype) for x in (dt_bias, rate, skip)))[0]

@@ -4,10 +4,9 @@ A style may be a mixture of pictures: what is compared are then the statistics o
 each with its weight.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +28,7 @@ class Wanted:
     pictures: list[tuple[list[Tensor], float]]  # `octaves` of the styles, and their weights
 
     @classmethod
-    def of(cls, styles: Sequence[tuple[Tensor, Sequence[Tensor], float]]) -> Wanted:
+    def of(cls, styles: Sequence[tuple[Tensor, Sequence[Tensor], float]]) -> Self:
         """Of pictures (B, 3, h, w), each with its feature maps and its weight; the weights sum to 1."""
         layers = range(len(styles[0][1]))
         return cls(

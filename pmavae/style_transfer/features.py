@@ -1,9 +1,7 @@
 """The network whose feature maps tell how near two pictures are in style and in content."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +24,7 @@ class SameConv(nn.Module):
         self.pad = (before, kernel - stride - before) * 2
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(F.pad(x, self.pad))
-        return y
+        return self.conv(F.pad(x, self.pad))
 
 
 class InvertedResidual(nn.Module):
@@ -80,7 +77,7 @@ class FeatureNetwork(Pretrained):
         name_or_path: str | Path | Found = FEATURE_NETWORK,
         index: WeightsIndex | None = None,
         **options: Any,
-    ) -> FeatureNetwork:
+    ) -> Self:
         """The released network, or another, frozen; see `Pretrained.from_pretrained`."""
         network = super().from_pretrained(name_or_path, index, **options)
         # Convolutions are faster in this layout.

@@ -1,10 +1,8 @@
 """Painting a picture of any size: colours first, then coarse strokes, its own finest detail last."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +59,7 @@ class Colours:
     squares: Tensor  # (3, 3)
 
     @classmethod
-    def of(cls, strips: Iterable[Tensor]) -> Colours:
+    def of(cls, strips: Iterable[Tensor]) -> Self:
         """Of a picture in strips of rows, (1, 3, h, W) each."""
         count, total, squares = 0, torch.zeros(3), torch.zeros(3, 3)
         for strip in strips:
@@ -70,7 +68,7 @@ class Colours:
         return cls(total / count, squares / count)
 
     @classmethod
-    def mixed(cls, parts: Sequence[tuple[Colours, float]]) -> Colours:
+    def mixed(cls, parts: Sequence[tuple[Self, float]]) -> Self:
         """By weights that sum to 1."""
         return cls(
             torch.stack([weight * part.mean for part, weight in parts]).sum(0),
@@ -137,8 +135,9 @@ def paint(
     """
     height, width = content.pixels.shape[:2]
     longer_side = max(height, width)
-    of, done, painted = steps_of(longer_side, refining.steps), 0, None
-    for side, share in _plan(longer_side, refining.steps):
+    plan = plan_sides(longer_side, refining.steps)
+    of, done, painted = sum(share for _, share in plan), 0, None
+    for side, share in plan:
         small = content.resized(side)
         style_side = min(LONGEST, round(side * refining.style_scale))
         scaled = mixture(small, [(resized(x, style_side), weight) for x, weight in styles], strength)
@@ -181,13 +180,8 @@ def mixture(content: _Any, styles: Sequence[tuple[_Any, float]], strength: float
     return [(picture, share) for picture, share in shares if share]
 
 
-def steps_of(longer_side: int, steps: int) -> int:
-    """How many steps `paint` makes in all for a picture of this size."""
-    return sum(share for _, share in _plan(longer_side, steps))
-
-
-def _plan(longer_side: int, steps: int) -> list[tuple[int, int]]:
-    """Longer sides in px to paint at, and the steps at each."""
+def plan_sides(longer_side: int, steps: int) -> list[tuple[int, int]]:
+    """Longer sides in px to paint a picture of this size at, and the steps at each."""
     if longer_side <= ALONE * SIDES[0]:
         return [(longer_side, steps)]
     return [(SIDES[0], steps), (min(longer_side, SIDES[1]), -(-steps // SHARE))]

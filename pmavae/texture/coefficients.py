@@ -13,9 +13,7 @@ edge of something runs through it, or an eye looks out of it: to draw that anew 
 not pin edges down to the pixel, and its fine channels fit those that were there.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +30,6 @@ class Texture:
     strength: Tensor  # (B, 2, h, w): root mean square of the cell's means and of its differences
     shares: Tensor  # (B, 2C, h, w): local deviation of each channel's means, then of its differences
     pattern: Tensor  # (B, 4C, h, w): C means, then 3C differences, each over its channel's deviation
-
-    def with_pattern(self, pattern: Tensor) -> Texture:
-        """Another pattern at the same strength."""
-        return replace(self, pattern=pattern)
 
     def join(self) -> Tensor:
         """The inverse of `take_apart`: z_detail (B, C, 2h, 2w)."""

@@ -8,8 +8,6 @@ have a time each, so that fine texture can be drawn anew while edges move little
 Convolutions only, at the stride of z_base: linear in pixels, any size, nothing is pooled over the picture.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 
@@ -46,8 +44,7 @@ class PriorBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        y: Tensor = self.film(self.norm(self.depthwise(x)), code)
-        return x + self.mlp(y)
+        return x + self.mlp(self.film(self.norm(self.depthwise(x)), code))
 
 
 class TexturePrior(Pretrained):
@@ -98,8 +95,7 @@ class TexturePrior(Pretrained):
         x = self.stem(torch.cat((pattern, known), dim=1))
         for block in self.blocks:
             x = block(x, code)
-        velocity: Tensor = self.head(F.silu(self.norm(x))).float()
-        return velocity
+        return self.head(F.silu(self.norm(x))).float()
 
     def check_codec(self, codec: PMAVAE) -> None:
         """Raise WeightsError unless this prior learnt the latents of this autoencoder's encoder."""

@@ -1,5 +1,6 @@
 """Other textures for a picture: samples of its z_detail that go with its z_base and z_style."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -53,7 +54,7 @@ def vary(
         velocity = model(pattern, time.to(noise.device), known, latents.z_style)
         pattern = pattern + velocity * spread(change[..., None, None].to(noise.device), noise.shape[1])
     moved = F.interpolate(levels, scale_factor=2.0, mode="nearest") > 0
-    varied = texture.with_pattern(pattern).join()
+    varied = replace(texture, pattern=pattern).join()
     return latents.replace(z_detail=torch.where(moved, varied, latents.z_detail))
 
 

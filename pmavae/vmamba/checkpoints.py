@@ -85,7 +85,8 @@ def config_of(state: Mapping[str, Tensor]) -> VMambaConfig:
         fields["mlp_ratio"] = _size(state, f"{first}.mlp.fc1.weight", 0) / channels[0]
     if (largest := max(*channels, fields["classes"])) > MAX_NUMBER:
         _refuse(f"it is {largest} wide; at most {MAX_NUMBER} are read")
-    ours = (name for name, known in VMAMBA.items() if _differs(known, fields) <= {"classes"})
+    shape = {name: value for name, value in fields.items() if name != "classes"}
+    ours = (name for name, known in VMAMBA.items() if shape.items() <= vars(known).items())
     try:
         return VMambaConfig(preset=next(ours, "vmamba"), **fields)
     except ValueError as reason:
@@ -97,10 +98,6 @@ def check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, 
     odd = state_faults(state, expected)
     if odd:
         _refuse(", ".join(odd[:3]) + (f" and {len(odd) - 3} more" if len(odd) > 3 else ""))
-
-
-def _differs(config: VMambaConfig, fields: Mapping[str, Any]) -> set[str]:
-    return {name for name, value in fields.items() if getattr(config, name) != value}
 
 
 def _stacked(name: str, tensor: Tensor) -> Tensor:

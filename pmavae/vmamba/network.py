@@ -5,9 +5,8 @@ Convolutions see the same memory as (B, C, H, W) in channels-last layout, so not
 norms and linear layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -22,18 +21,18 @@ from pmavae.ss2d import initial_dt_bias, selective_scan_2d
 from pmavae.vmamba.checkpoints import check_shapes, config_of, renamed
 
 
-class ToChannelsLast(nn.Module):
-    """(B, C, H, W) to (B, H, W, C)."""
+class Permute(nn.Module):
+    """The same numbers with their sides in another order."""
+
+    def __init__(self, *order: int) -> None:
+        super().__init__()
+        self.order = order
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.permute(0, 2, 3, 1)
+        return x.permute(self.order)
 
 
-class ToChannelsFirst(nn.Module):
-    """(B, H, W, C) to (B, C, H, W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.permute(0, 3, 1, 2)
+LAST, FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # where channels go, from first to last and back
 
 
 class SS2D(nn.Module):
@@ -60,13 +59,9 @@ class SS2D(nn.Module):
         nn.init.uniform_(self.x_proj_weight, -(inner**-0.5), inner**-0.5)
         nn.init.uniform_(self.dt_projs_weight, -(rank**-0.5), rank**-0.5)
         if not self.Ds.is_meta:  # there is no arithmetic without memory
-            self._set_rates()
-
-    @torch.no_grad()
-    def _set_rates(self) -> None:
-        """Initial step sizes, log-uniform, and decay rates, A = −1 … −N."""
-        self.dt_projs_bias.copy_(initial_dt_bias(*self.dt_projs_bias.shape))
-        self.A_logs.copy_(torch.arange(1, self.A_logs.shape[1] + 1).float().log())
+            with torch.no_grad():  # step sizes, log-uniform, and decay rates, A = −1 … −N
+                self.dt_projs_bias.copy_(initial_dt_bias(DIRECTIONS, inner))
+                self.A_logs.copy_(torch.arange(1, d_state + 1).float().log())
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.in_proj(x)
@@ -76,8 +71,7 @@ class SS2D(nn.Module):
         y = self.out_norm(self.selective_scan(self._convolved(x))).to(x.dtype)
         if gate is not None:
             y = y * F.silu(gate)
-        projected: Tensor = self.out_proj(y)
-        return projected
+        return self.out_proj(y)
 
     def _convolved(self, x: Tensor) -> Tensor:
         x = x.permute(0, 3, 1, 2)
@@ -109,8 +103,7 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return y
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class DropPath(nn.Module):
@@ -158,24 +151,23 @@ class PatchMerging(nn.Module):
         x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
         # The order of the four is that of the released weights: down the first column, then the second.
         corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        y: Tensor = self.reduction(self.norm(torch.cat(corners, -1)))
-        return y
+        return self.reduction(self.norm(torch.cat(corners, -1)))
 
 
 def patch_embedding(config: VMambaConfig) -> nn.Sequential:
     """(B, 3, H, W) to (B, h, w, C): H and W over 4, rounded up, or down in v0."""
     channels = config.channels[0]
     if config.generation == "v0":
-        return nn.Sequential(nn.Conv2d(3, channels, 4, stride=4), ToChannelsLast(), nn.LayerNorm(channels))
+        return nn.Sequential(nn.Conv2d(3, channels, 4, stride=4), Permute(*LAST), nn.LayerNorm(channels))
     half = channels // 2
     return nn.Sequential(
         nn.Conv2d(3, half, 3, stride=2, padding=1),
-        ToChannelsLast(),
+        Permute(*LAST),
         nn.LayerNorm(half),
-        ToChannelsFirst(),
+        Permute(*FIRST),
         nn.GELU(),
         nn.Conv2d(half, channels, 3, stride=2, padding=1),
-        ToChannelsLast(),
+        Permute(*LAST),
         nn.LayerNorm(channels),
     )
 
@@ -185,9 +177,9 @@ def downsampling(channels: int, out_channels: int, config: VMambaConfig) -> nn.M
     if config.generation == "v0":
         return PatchMerging(channels, out_channels)
     return nn.Sequential(
-        ToChannelsFirst(),
+        Permute(*FIRST),
         nn.Conv2d(channels, out_channels, 3, stride=2, padding=1),
-        ToChannelsLast(),
+        Permute(*LAST),
         nn.LayerNorm(out_channels),
     )
 
@@ -210,8 +202,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.head(self.norm(x).mean((1, 2)))
-        return y
+        return self.head(self.norm(x).mean((1, 2)))
 
 
 class VMamba(Pretrained):
@@ -246,8 +237,7 @@ class VMamba(Pretrained):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, classes)."""
-        y: Tensor = self.classifier(self._stages(x)[-1])
-        return y
+        return self.classifier(self._stages(x)[-1])
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """The outputs of the four stages, (B, C, H/s, W/s) for s = 4, 8, 16, 32.
@@ -267,7 +257,7 @@ class VMamba(Pretrained):
         return outputs
 
     @classmethod
-    def from_checkpoint(cls, state: Mapping[str, Tensor]) -> VMamba:
+    def from_checkpoint(cls, state: Mapping[str, Tensor]) -> Self:
         """The model of a released state dict, under any of its names, in evaluation mode.
 
         Raises WeightsError where the tensors are not those of a VMamba.

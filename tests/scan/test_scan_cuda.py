@@ -151,5 +151,5 @@ def test_without_triton_cuda_falls_back_with_a_warning(monkeypatch):
     monkeypatch.delitem(sys.modules, "pmavae.scan.cuda", raising=False)
     monkeypatch.delattr(pmavae.scan, "cuda", raising=False)
     with pytest.warns(RuntimeWarning, match="pip install triton"):
-        backend = operator._cuda_backend.__wrapped__()
+        backend = operator._compiled.__wrapped__("cuda")
     assert backend.forward is operator.scan_forward

@@ -29,9 +29,9 @@ from pmavae.style_transfer.painting import (
     Refining,
     Strips,
     paint,
+    plan_sides,
     recolour,
     resized,
-    steps_of,
 )
 from pmavae.style_transfer.repainting import Keep, repaint_by_steps
 from pmavae.training.conversion import converted
@@ -184,8 +184,9 @@ def test_a_large_picture_keeps_its_size_and_its_finest_detail(network, night, mo
 @settings(max_examples=40, deadline=None)
 @given(st.integers(16, 20_000), st.integers(1, 1000))
 def test_the_plan_of_a_picture_is_bounded(side, steps):
-    assert steps <= steps_of(side, steps) <= 2 * steps
-    assert (steps_of(side, steps) == steps) == (side <= 640)
+    in_all = sum(share for _, share in plan_sides(side, steps))
+    assert steps <= in_all <= 2 * steps
+    assert (in_all == steps) == (side <= 640)
     assert max(SIDES) * 2 == LONGEST == PICTURE_SIDE
 
 
