@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -29,17 +29,12 @@ from torch import Tensor
 from pmavae import PMAVAE, Latents
 from pmavae.errors import PMAVAEError
 from pmavae.images.metrics import psnr
-from pmavae.images.pixels import to_pixels
+from pmavae.images.pixels import to_pixels, to_unit
 from pmavae.texture.coefficients import surface_share, take_apart
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import noised, vary
-from pmavae.training.evaluation import picture_paths, read_rgb, unit
-from pmavae.training.objectives.texture import (
-    feature_statistics,
-    frechet_distance,
-    high_frequency_correlation,
-    low_frequency_psnr,
-)
+from pmavae.training.evaluation import picture_paths, read_rgb
+from pmavae.training.objectives.texture import high_frequency_correlation, low_frequency_psnr
 from pmavae.training.perceptual import EfficientNetLite
 
 TEXTURE_MAPS = 4  # at strides 2, 2, 4 and 8; what is deeper knows objects
@@ -97,7 +92,7 @@ def compare(args: argparse.Namespace) -> None:
     """Make the variants, print the table, write the sheet."""
     codec, prior = PMAVAE.from_pretrained(args.codec), TexturePrior.from_pretrained(args.weights)
     prior.check_codec(codec)
-    pictures = {path.stem: unit(read_rgb(path)).float() for path in picture_paths(args.pictures)}
+    pictures = {path.stem: to_unit(read_rgb(path)) for path in picture_paths(args.pictures)}
     if args.sheet:
         corners = [crop.split(",") for crop in args.crops] or [[stem, "0", "0"] for stem in pictures]
         sheet(prior, codec, pictures, corners, args.seed).save(args.sheet, quality=72, subsampling=0)
@@ -124,6 +119,29 @@ def compare(args: argparse.Namespace) -> None:
     print(f"{'':22s}  amount" + "".join(f"{name:>18}" for name in next(iter(means.values()))))
     for (name, amount), row in means.items():
         print(f"{name:22s}{amount:8.2f}" + "".join(f"{value:18.3f}" for value in row.values()))
+
+
+@torch.no_grad()
+def feature_statistics(maps: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Mean (C,) and covariance (C, C) over the positions of each feature map (1, C, h, w)."""
+    flat = [x[0].flatten(1).double() for x in maps]
+    return [(x.mean(1), torch.cov(x)) for x in flat]
+
+
+def frechet_distance(a: Sequence[tuple[Tensor, Tensor]], reference: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Fréchet distance of feature statistics (arXiv 1706.08500), over the reference's variance; mean of maps.
+
+    Patches are compared as a crowd, not place by place: another part of the same wall is at 0, whatever its
+    bricks.
+    """
+    distances = []
+    for (mean_a, cov_a), (mean_b, cov_b) in zip(a, reference, strict=True):
+        values, vectors = torch.linalg.eigh(cov_a)
+        root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+        crossed = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
+        distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * crossed
+        distances.append(float(distance / cov_b.trace()))
+    return statistics.fmean(distances)
 
 
 def statistics_of(network: EfficientNetLite, picture: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -1,1 +1,1 @@
-"""Making weights: the corpus, the linear start, the losses and the loop."""
+"""Making weights: the dataset, the linear start, the losses and the loop."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -138,41 +139,40 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ConfigError(f"preset {self.preset!r} is none of {', '.join(PRESETS)}")
+        for wrong, sentence in self._faults():
+            if wrong:
+                raise ConfigError(sentence)
+
+    def _faults(self) -> Iterator[tuple[bool, str]]:
+        yield self.preset not in PRESETS, f"preset {self.preset!r} is none of {', '.join(PRESETS)}"
         duration(self.time_limit)
-        if not self.phases:
-            raise ConfigError("a run needs at least one phase")
+        yield not self.phases, "a run needs at least one phase"
         for phase in self.phases:
-            if phase.objective not in OBJECTIVES.get(self.task, ("plugin",)):
-                raise ConfigError(
-                    f"phase {phase.name}: the objective {phase.objective} does not go with task {self.task}"
-                )
-            if phase.crop < 2 * BASE_STRIDE or phase.crop % BASE_STRIDE:
-                raise ConfigError(
-                    f"phase {phase.name}: crop {phase.crop} is not a multiple of {BASE_STRIDE} from "
-                    f"{2 * BASE_STRIDE} on"
-                )
-            if min(phase.batch, phase.accumulate) < 1 or phase.batch % phase.accumulate:
-                raise ConfigError(
-                    f"phase {phase.name}: a batch of {phase.batch} does not divide into "
-                    f"{phase.accumulate} micro-batches"
-                )
-            if phase.share <= 0 or phase.learning_rate <= 0 or not 0 <= phase.warmup < 1:
-                raise ConfigError(
-                    f"phase {phase.name}: share and learning_rate are above 0, warmup from 0 to below 1"
-                )
-            if not 0 <= phase.decay <= 1:
-                raise ConfigError(f"phase {phase.name}: decay is a share from 0 to 1")
-        damage = self.damage
-        if len(damage.shares) != 5 or not sum(damage.shares) > 0:
-            raise ConfigError("damage.shares has five shares, of which one is above 0")
-        if len(damage.jpeg) != 2 or not 1 <= damage.jpeg[0] <= damage.jpeg[1] <= 100:
-            raise ConfigError("damage.jpeg is a lowest and a highest quality, from 1 to 100")
-        if not self.texture.draws:
-            raise ConfigError("texture.draws is at least 1")
-        if not 0 <= self.loss.equivariance <= 1:
-            raise ConfigError("loss.equivariance is a share from 0 to 1")
+            name, batch, least = f"phase {phase.name}:", phase.batch, 2 * BASE_STRIDE
+            yield (
+                phase.objective not in OBJECTIVES.get(self.task, ("plugin",)),
+                f"{name} the objective {phase.objective} does not go with task {self.task}",
+            )
+            yield (
+                phase.crop < least or phase.crop % BASE_STRIDE > 0,
+                f"{name} crop {phase.crop} is not a multiple of {BASE_STRIDE} from {least} on",
+            )
+            yield (
+                min(batch, phase.accumulate) < 1 or batch % phase.accumulate > 0,
+                f"{name} a batch of {batch} does not divide into {phase.accumulate} micro-batches",
+            )
+            yield (
+                phase.share <= 0 or phase.learning_rate <= 0 or not 0 <= phase.warmup < 1,
+                f"{name} share and learning_rate are above 0, warmup from 0 to below 1",
+            )
+            yield not 0 <= phase.decay <= 1, f"{name} decay is a share from 0 to 1"
+        shares, jpeg = self.damage.shares, self.damage.jpeg
+        five = len(shares) == 5 and sum(shares) > 0
+        yield not five, "damage.shares has five shares, of which one is above 0"
+        pair = len(jpeg) == 2 and 1 <= jpeg[0] <= jpeg[1] <= 100
+        yield not pair, "damage.jpeg is a lowest and a highest quality, from 1 to 100"
+        yield not self.texture.draws, "texture.draws is at least 1"
+        yield not 0 <= self.loss.equivariance <= 1, "loss.equivariance is a share from 0 to 1"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `config_from_dict` is its inverse."""
@@ -247,14 +247,10 @@ def _build(kind: Any, data: Any, place: str) -> Any:
     if unknown := sorted(set(data) - set(hints)):
         raise ConfigError(f"unknown setting {place}{unknown[0]}; there are {', '.join(hints)}")
     values = {name: _value(hints[name], value, f"{place}{name}") for name, value in data.items()}
-    missing = [f.name for f in fields(kind) if f.name not in values and _is_required(f)]
-    if missing:
-        raise ConfigError(f"{place}{missing[0]} is missing")
+    for field_ in fields(kind):
+        if field_.name not in values and field_.default is field_.default_factory is MISSING:
+            raise ConfigError(f"{place}{field_.name} is missing")
     return kind(**values)
-
-
-def _is_required(f: Any) -> bool:
-    return f.default is MISSING and f.default_factory is MISSING
 
 
 def _value(hint: Any, value: Any, place: str) -> Any:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import io
 import json
 import os
-import secrets
 import shutil
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,13 +26,14 @@ from PIL import Image
 from torch import Tensor
 
 from pmavae.errors import ImageError, PMAVAEError
-from pmavae.files.tensors import write_atomically
+from pmavae.files.tensors import atomic_file, write_atomically
 from pmavae.images.reading import MIN_SIDE, decode_rgb, refusing
-from pmavae.training.sources import NO_CLASS, PictureEntry, Refusal, Survey, picture_members
+from pmavae.training.sources import NO_CLASS, PictureEntry, Refusal, Sources, picture_members
 
 THREADS = min(4, os.cpu_count() or 1)  # Pillow decodes without the interpreter's lock
 
 Decoded = NDArray[np.uint8] | Refusal
+T = TypeVar("T")
 
 
 def decoded(entries: Sequence[PictureEntry]) -> Iterator[tuple[PictureEntry, Decoded]]:
@@ -47,21 +47,22 @@ def decoded(entries: Sequence[PictureEntry]) -> Iterator[tuple[PictureEntry, Dec
         for entry, data in _read(entries):
             waiting.append((entry, pool.submit(_decode, entry, data)))
             if len(waiting) > 2 * THREADS:
-                yield _done(waiting)
-        while waiting:
-            yield _done(waiting)
-
-
-def _done(waiting: deque[tuple[PictureEntry, Future[Decoded]]]) -> tuple[PictureEntry, Decoded]:
-    entry, future = waiting.popleft()
-    return entry, future.result()
+                first, pixels = waiting.popleft()
+                yield first, pixels.result()
+        for entry, pixels in waiting:
+            yield entry, pixels.result()
 
 
 def _decode(entry: PictureEntry, data: bytes | Refusal) -> Decoded:
     if isinstance(data, Refusal):
         return data
+    return _or_refusal(entry, lambda: decode_rgb(io.BytesIO(data), entry.name))
+
+
+def _or_refusal(entry: PictureEntry, made: Callable[[], T]) -> T | Refusal:
     try:
-        return decode_rgb(io.BytesIO(data), entry.name)
+        with refusing(entry.name):
+            return made()
     except ImageError as error:
         return Refusal(entry.name, str(error))
 
@@ -69,33 +70,22 @@ def _decode(entry: PictureEntry, data: bytes | Refusal) -> Decoded:
 def _read(entries: Sequence[PictureEntry]) -> Iterator[tuple[PictureEntry, bytes | Refusal]]:
     for (source, in_tar), group in groupby(entries, key=lambda e: (Path(e.source), e.member is not None)):
         if in_tar:
-            yield from _read_tar(source, list(group))
+            yield from _read_tar(source, {entry.member: entry for entry in group})
         else:
-            for entry in group:
-                try:
-                    with refusing(entry.name):
-                        data: bytes | Refusal = source.read_bytes()
-                except ImageError as error:
-                    data = Refusal(entry.name, str(error))
-                yield entry, data
+            yield from ((entry, _or_refusal(entry, source.read_bytes)) for entry in group)
 
 
-def _read_tar(tar: Path, entries: list[PictureEntry]) -> Iterator[tuple[PictureEntry, bytes | Refusal]]:
-    wanted = {entry.member: entry for entry in entries}
+def _read_tar(
+    tar: Path, wanted: dict[int | None, PictureEntry]
+) -> Iterator[tuple[PictureEntry, bytes | Refusal]]:
     try:
         for member, stream in picture_members(tar):
-            if stream is None or (entry := wanted.pop(member.offset, None)) is None:
-                continue
-            try:
-                with refusing(entry.name):
-                    data: bytes | Refusal = stream.read()
-            except ImageError as error:
-                data = Refusal(entry.name, str(error))
-            yield entry, data
+            if stream is not None and (entry := wanted.pop(member.offset, None)) is not None:
+                yield entry, _or_refusal(entry, stream.read)
             if not wanted:
                 return
     except ImageError:
-        pass  # the survey has told of the tar; what it found there and is not in it now follows
+        pass  # it was refused when it was found; what was in it then and is not now follows
     for entry in wanted.values():
         yield entry, Refusal(entry.name, f"{entry.name} is no longer there: check the tar")
 
@@ -130,9 +120,9 @@ class View:
 
 
 def open_or_build(
-    survey: Survey, cache: Path, progress: Callable[[int, int], None] | None = None
+    sources: Sources, cache: Path, progress: Callable[[int, int], None] | None = None
 ) -> list[Refusal]:
-    """Make sure that `cache` holds the pictures of a survey: as it is, where it does, else built anew.
+    """Make sure that `cache` holds the pictures of some sources: as it is, where it does, else built anew.
 
     Returns the pictures that could not be decoded and raises as `build_cache` does.
     """
@@ -140,15 +130,15 @@ def open_or_build(
         index = _read_index(cache)
     except PMAVAEError:
         index = {}
-    if index.get("fingerprint") == survey.fingerprint:
+    if index.get("fingerprint") == sources.fingerprint:
         return [Refusal(*row) for row in index["refused"]]
-    return build_cache(survey, cache, progress)
+    return build_cache(sources, cache, progress)
 
 
 def build_cache(
-    survey: Survey, cache: Path, progress: Callable[[int, int], None] | None = None
+    sources: Sources, cache: Path, progress: Callable[[int, int], None] | None = None
 ) -> list[Refusal]:
-    """Decode the pictures of a survey into `cache` (a .u8 file; the index gets .json), all or nothing.
+    """Decode the pictures of some sources into `cache` (a .u8 file; the index gets .json), all or nothing.
 
     `progress` is called with the number of pictures done and of all. Returns the pictures that could
     not be decoded. Raises PMAVAEError where none could, where the disk is too small and where it
@@ -159,40 +149,34 @@ def build_cache(
     views: list[View] = []
     refused: list[Refusal] = []
     offset = 0
-    part = cache.with_name(f".{secrets.token_hex(8)}.part")
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        _check_space(survey, cache)
-        try:
-            with part.open("xb") as file, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of Pillow: what cannot be decoded is told by its name
-                for done, (entry, pixels) in enumerate(decoded(survey.found), 1):
-                    if isinstance(pixels, Refusal):
-                        refused.append(pixels)
-                    else:
-                        for view in (pixels, np.asarray(Image.fromarray(pixels).reduce(2))):
-                            if min(view.shape[:2]) >= MIN_SIDE:
-                                file.write(np.ascontiguousarray(view).data)
-                                views.append(View(offset, view.shape[0], view.shape[1], entry.kind))
-                                offset += view.nbytes
-                    if progress:
-                        progress(done, len(survey.found))
+        _check_space(sources, cache)
+        with atomic_file(cache, error=PMAVAEError) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow: what cannot be decoded is refused by its name
+            for done, (entry, pixels) in enumerate(decoded(sources.found), 1):
+                if isinstance(pixels, Refusal):
+                    refused.append(pixels)
+                else:
+                    for view in (pixels, np.asarray(Image.fromarray(pixels).reduce(2))):
+                        if min(view.shape[:2]) >= MIN_SIDE:
+                            file.write(np.ascontiguousarray(view).data)
+                            views.append(View(offset, view.shape[0], view.shape[1], entry.kind))
+                            offset += view.nbytes
+                if progress:
+                    progress(done, len(sources.found))
             if not views:
                 raise PMAVAEError(f"no picture could be decoded: {refused[0].reason if refused else cache}")
             # An index says that the pixels are whole, so it goes first and comes last.
             _index_path(cache).unlink(missing_ok=True)
-            part.replace(cache)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise PMAVAEError(f"{cache} cannot be written: {error.strerror or error}") from None
     index = {
         "version": VERSION,
-        "fingerprint": survey.fingerprint,
+        "fingerprint": sources.fingerprint,
         "bytes": offset,
-        "views": [[view.offset, view.height, view.width, view.kind] for view in views],
-        "refused": [[refusal.name, refusal.reason] for refusal in refused],
+        "views": [astuple(view) for view in views],
+        "refused": [astuple(refusal) for refusal in refused],
     }
     write_atomically(_index_path(cache), json.dumps(index).encode(), error=PMAVAEError)
     return refused
@@ -202,9 +186,10 @@ def _index_path(cache: Path) -> Path:
     return cache.with_suffix(".json")
 
 
-def _check_space(survey: Survey, cache: Path) -> None:
-    halves = [(-(-width // 2), -(-height // 2)) for width, height in (entry.size for entry in survey.found)]
-    views = [entry.size for entry in survey.found] + [size for size in halves if min(size) >= MIN_SIDE]
+def _check_space(sources: Sources, cache: Path) -> None:
+    whole = [entry.size for entry in sources.found]
+    halves = [(-(-width // 2), -(-height // 2)) for width, height in whole]
+    views = whole + [size for size in halves if min(size) >= MIN_SIDE]
     needed = 3 * sum(width * height for width, height in views)
     free = shutil.disk_usage(cache.parent).free
     if needed > free:
@@ -225,7 +210,7 @@ def _read_index(cache: Path) -> dict[str, Any]:
     raise PMAVAEError(f"{cache} is not a whole cache of decoded pictures: delete it to have it made again")
 
 
-class Corpus:
+class Dataset:
     """Random crops out of a cache, as a pure function of (seed, step, row): resuming needs no state.
 
     `shares` gives the chance of each class; those of classes that are not there go to the others in

@@ -17,7 +17,7 @@ from pmavae.restoration.levels import Levels
 from pmavae.training.config import DamageConfig
 
 GRID = 16  # px that crops are larger, so that a JPEG's grid (of 4:2:0) may begin anywhere
-_STREAM = 2**63  # keeps these numbers apart from those that the corpus draws from the same seed
+_STREAM = 2**63  # keeps these numbers apart from those that the dataset draws from the same seed
 
 
 @dataclass(frozen=True)

@@ -17,29 +17,42 @@ from pmavae.errors import PMAVAEError
 
 
 class Processes:
-    """This process alone."""
+    """This process alone on `device`, or one of those that `accelerate launch` or torchrun started."""
 
-    rank = 0
-    world = 1
-    mixed_precision = "no"  # what the launcher was asked for
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, accelerator: Any = None) -> None:
+        self.device, self._accelerator = device, accelerator
+        self.rank, self.world = 0, 1
+        self.mixed_precision = "no"  # what the launcher was asked for
+        if accelerator is not None:
+            self.rank, self.world = accelerator.process_index, accelerator.num_processes
+            self.mixed_precision = accelerator.mixed_precision
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes the files and speaks."""
-        return self.rank == 0
+        return bool(self.rank == 0)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over all processes."""
-        return values
+        if self._accelerator is None:
+            return values
+        result: Tensor = self._accelerator.reduce(values, reduction="mean")
+        return result
 
     def wait(self) -> None:
         """Until all processes are here."""
+        if self._accelerator is not None:
+            self._accelerator.wait_for_everyone()
 
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors with those of the main process."""
+        if self._accelerator is None:
+            return
+        from accelerate.utils import broadcast
+
+        with torch.no_grad():
+            for tensor in tensors:
+                tensor.copy_(broadcast(tensor.detach().clone().contiguous(), from_process=0))
 
     def average_gradients(self, parameters: Sequence[Tensor], numbers: Sequence[float]) -> list[float]:
         """Average the gradients over all processes, in place; also returns the means of `numbers`."""
@@ -54,30 +67,6 @@ class Processes:
         return [float(x) for x in extra]
 
 
-class AcceleratedProcesses(Processes):
-    """One of the processes that `accelerate launch` or torchrun started."""
-
-    def __init__(self, accelerator: Any) -> None:
-        super().__init__(accelerator.device)
-        self.accelerator = accelerator
-        self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        self.mixed_precision = accelerator.mixed_precision
-
-    def mean(self, values: Tensor) -> Tensor:
-        result: Tensor = self.accelerator.reduce(values, reduction="mean")
-        return result
-
-    def wait(self) -> None:
-        self.accelerator.wait_for_everyone()
-
-    def share(self, tensors: Iterable[Tensor]) -> None:
-        from accelerate.utils import broadcast
-
-        with torch.no_grad():
-            for tensor in tensors:
-                tensor.copy_(broadcast(tensor.detach().clone().contiguous(), from_process=0))
-
-
 def join_processes(device: torch.device) -> Processes:
     """The processes of this run: all that a launcher has started, or this one on `device`.
 
@@ -89,4 +78,5 @@ def join_processes(device: torch.device) -> Processes:
         from accelerate import Accelerator
     except ImportError:
         raise PMAVAEError("several processes need: pip install 'pmavae[train]'") from None
-    return AcceleratedProcesses(Accelerator(cpu=device.type == "cpu"))
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    return Processes(accelerator.device, accelerator)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pmavae.autoencoder import PMAVAE, reflect_pad, to_tensor
+from pmavae.autoencoder import PMAVAE, reflect_pad
 from pmavae.errors import ImageError, PMAVAEError
 from pmavae.files.latent_file import LatentHeader, latents_to_bytes, read_latents
 from pmavae.images.metrics import psnr, ssim
@@ -35,16 +35,12 @@ SCORE = "psnr_kodak24"  # in the manifest; of a restoration network, one a condi
 def picture_paths(folder: Path) -> list[Path]:
     """The pictures in a folder, by name. Raises PMAVAEError where there is no such folder, or none in it."""
     try:
-        paths = sorted(path for path in folder.iterdir() if _is_picture(path))
+        files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
     except OSError as error:
         raise PMAVAEError(f"{folder} cannot be read: {error.strerror}") from None
-    if not paths:
+    if not (pictures := [path for path in files if path.suffix.lower() in SUFFIXES]):
         raise PMAVAEError(f"{folder} has no pictures")
-    return paths
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return pictures
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -54,11 +50,6 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
             return decode_rgb(file, str(path))
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def unit(pixels: NDArray[np.uint8]) -> Tensor:
-    """(H, W, 3) uint8 as (1, 3, H, W) in [0, 1], float64: exact enough for any metric."""
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].double() / 255
 
 
 def validation_pictures(folder: Path, count: int) -> list[Tensor]:
@@ -126,7 +117,10 @@ def reconstruction_scores(model: PMAVAE, folder: Path) -> dict[str, dict[str, fl
     scores = {}
     for path in picture_paths(folder):
         picture = read_rgb(path)
-        scores[path.name] = psnr_and_ssim(unit(reconstruct(model, picture)[0]), unit(picture))
+        decoded, original = (
+            to_unit(pixels, dtype=torch.float64) for pixels in (reconstruct(model, picture)[0], picture)
+        )
+        scores[path.name] = psnr_and_ssim(decoded, original)
     return scores
 
 
@@ -147,7 +141,7 @@ def latent_use(model: PMAVAE, paths: Iterable[Path]) -> dict[str, LatentUse]:
     """
     kls: dict[str, list[Tensor]] = {"z_base": [], "z_detail": [], "z_style": []}
     for path in paths:
-        posterior = encode(model.encoder, reflect_pad(to_tensor(read_rgb(path)).to(model.device)))
+        posterior = encode(model.encoder, reflect_pad(to_unit(read_rgb(path), model.device)))
         learned = split_style(posterior.z_style, model.config)[2][:, :, None, None]
         kls["z_base"].append(kl_per_channel(posterior.z_base, posterior.logvar_base))
         kls["z_detail"].append(kl_per_channel(posterior.z_detail, posterior.logvar_detail))

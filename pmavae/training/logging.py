@@ -6,8 +6,8 @@ import csv
 import importlib.util
 import math
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor
@@ -19,9 +19,6 @@ class Meter:
     """Gathers step reports without waiting for the device, and gives their means when asked."""
 
     def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
         self.reports: list[StepReport] = []
         self.started = time.perf_counter()
 
@@ -49,11 +46,11 @@ class Meter:
             "waiting": sum(report.waited for report in self.reports) / seconds,
             "skipped": float(last.skipped),
         }
-        self._begin()
+        self.reports, self.started = [], time.perf_counter()
         return row
 
 
-class Recorder:
+class Recorder(AbstractContextManager["Recorder"]):
     """Writes rows to `log.csv` and, where tensorboard is installed, to event files beside it.
 
     One of several processes `writes`; the others only keep silent.
@@ -67,12 +64,7 @@ class Recorder:
 
             self.board = SummaryWriter(str(folder / "tensorboard"))
 
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.board is not None:
             self.board.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from importlib import import_module
 from pathlib import Path
 
@@ -28,17 +28,35 @@ class PerceptualNetwork(nn.Module):
     """
 
     content_layers: tuple[int, ...]  # which maps show what is depicted rather than its texture
+    mean: Tensor  # of ImageNet …
+    deviation: Tensor
 
     def forward(self, picture: Tensor) -> list[Tensor]:
         raise NotImplementedError
 
     def freeze(self) -> None:
         """To be called when the weights are there."""
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(STD)[:, None, None])
         self.eval().requires_grad_(False)
+
+    def normalised(self, picture: Tensor) -> Tensor:
+        """As networks that were trained on ImageNet take it."""
+        return (picture - self.mean) / self.deviation
 
     def train(self, mode: bool = True) -> PerceptualNetwork:
         """Stays in evaluation mode: its batch statistics are part of the measure."""
         return super().train(False)
+
+
+def _maps(x: Tensor, layers: Iterable[nn.Module], ends: Collection[int]) -> list[Tensor]:
+    """What the layers with the numbers `ends` make of x, one layer after the other."""
+    found = []
+    for index, layer in enumerate(layers):
+        x = layer(x)
+        if index in ends:
+            found.append(x)
+    return found
 
 
 class VGG16(PerceptualNetwork):
@@ -50,8 +68,6 @@ class VGG16(PerceptualNetwork):
     """
 
     content_layers = (2, 3)
-    mean: Tensor
-    deviation: Tensor
 
     def __init__(self, weights: Path) -> None:
         super().__init__()
@@ -69,18 +85,10 @@ class VGG16(PerceptualNetwork):
             self.features = nn.Sequential(*layers)
         self.ends = tuple(ends)
         self.load_state_dict(_read_weights(weights, self.state_dict()), assign=True)
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
-        self.register_buffer("deviation", torch.tensor(STD)[:, None, None])
         self.freeze()
 
     def forward(self, picture: Tensor) -> list[Tensor]:
-        x = (picture - self.mean) / self.deviation
-        features = []
-        for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in self.ends:
-                features.append(x)
-        return features
+        return _maps(self.normalised(picture), self.features, self.ends)
 
 
 class EfficientNetLite(PerceptualNetwork):
@@ -115,12 +123,7 @@ class EfficientNetLite(PerceptualNetwork):
 
     def forward(self, picture: Tensor) -> list[Tensor]:
         x = self.stem(picture * 2 - 1)
-        features = [x]
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in self.ends:
-                features.append(x)
-        return features
+        return [x, *_maps(x, self.blocks, self.ends)]
 
 
 class VMambaFeatures(PerceptualNetwork):
@@ -132,8 +135,6 @@ class VMambaFeatures(PerceptualNetwork):
     """
 
     content_layers = (1, 2)
-    mean: Tensor
-    deviation: Tensor
 
     def __init__(self, name: str, weights: str) -> None:
         super().__init__()
@@ -148,12 +149,10 @@ class VMambaFeatures(PerceptualNetwork):
         self.network = VMamba.from_pretrained(weights)
         if (found := self.network.config.preset) != name:
             raise WeightsError(f"{weights} has weights of {found}, not of {name}: name their variant")
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
-        self.register_buffer("deviation", torch.tensor(STD)[:, None, None])
         self.freeze()
 
     def forward(self, picture: Tensor) -> list[Tensor]:
-        return list(self.network.features((picture - self.mean) / self.deviation))
+        return list(self.network.features(self.normalised(picture)))
 
 
 _NETWORKS: dict[str, Callable[[], PerceptualNetwork | None]] = {

@@ -140,33 +140,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pmavae.training.release", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("run", type=Path, help="folder with model.safetensors")
-    parser.add_argument("--id", required=True)
-    parser.add_argument("--evaluate", type=Path, required=True, help="the 24 Kodak pictures")
-    parser.add_argument("--data", required=True, help="what it was trained on, in a sentence")
-    parser.add_argument(
+    add = parser.add_argument
+    add("run", type=Path, help="folder with model.safetensors")
+    add("--id", required=True, dest="weights_id", metavar="ID")
+    add("--evaluate", type=Path, required=True, help="the 24 Kodak pictures")
+    add("--data", required=True, help="what it was trained on, in a sentence")
+    add(
         "--recipes",
         type=Path,
         nargs="*",
         default=[],
         help="configurations of the runs, in order (TOML, JSON)",
     )
-    parser.add_argument("--tolerance", type=float, default=0.0, help="dB that another gain is worth")
-    parser.add_argument("--paint-scale", type=float, default=1.0, help="full paint, of what was trained")
-    parser.add_argument("--codec", help="autoencoder of a texture prior [default: that of its preset]")
-    args = parser.parse_args()
-    row = release(
-        args.run,
-        args.id,
-        args.evaluate,
-        args.data,
-        weights_folder(),
-        recipes=args.recipes,
-        tolerance=args.tolerance,
-        paint_scale=args.paint_scale,
-        codec=args.codec,
-    )
-    print(json.dumps(row, indent=2))
+    add("--tolerance", type=float, default=0.0, help="dB that another gain is worth")
+    add("--paint-scale", type=float, default=1.0, help="full paint, of what was trained")
+    add("--codec", help="autoencoder of a texture prior [default: that of its preset]")
+    print(json.dumps(release(folder=weights_folder(), **vars(parser.parse_args())), indent=2))
 
 
 if __name__ == "__main__":

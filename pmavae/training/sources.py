@@ -1,4 +1,4 @@
-"""Where training pictures are: folders, tars and single files, surveyed before any is decoded."""
+"""Where training pictures are: folders, tars and single files, looked through before any is decoded."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Survey:
+class Sources:
     """The pictures of some sources, in a stable order."""
 
     found: list[PictureEntry]
@@ -114,7 +114,7 @@ class Survey:
         return max((min(entry.size) for entry in self.found), default=0)
 
 
-def survey(sources: Sequence[Path], classes: Path | None = None) -> Survey:
+def find_pictures(sources: Sequence[Path], classes: Path | None = None) -> Sources:
     """Find the pictures of folders (with the folders and tars in them), picture files and tars.
 
     Hidden files and files that are not named like pictures are passed over in silence, what looks like
@@ -123,26 +123,19 @@ def survey(sources: Sequence[Path], classes: Path | None = None) -> Survey:
     manifest.csv on the way from a source to its pictures. Raises PMAVAEError for a source that does
     not exist or has no picture, and for a manifest that cannot be read.
     """
-    finder = _Finder(_Classes(classes))
+    finder = _Finder(classes)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow: what is wrong with a picture is told by its name
+        warnings.simplefilter("ignore")  # of Pillow: what is wrong with a picture is said with its name
         for source in sources:
             finder.add(source)
     if not finder.found:
         reasons = [refusal.reason for refusal in finder.refused]
         raise PMAVAEError(f"there is no picture to train on: {reasons[0] if reasons else 'name a folder'}")
-    return Survey(finder.found, finder.refused)
+    return Sources(finder.found, finder.refused)
 
 
-def read_classes(manifest: Path) -> dict[str, str]:
-    """File name to class; raises PMAVAEError for a CSV without the columns `file` and `class`."""
-    found = _read_classes(manifest)
-    if found is None:
-        raise PMAVAEError(f"{manifest} does not have the columns file and class: add a first line with them")
-    return found
-
-
-def _read_classes(manifest: Path) -> dict[str, str] | None:
+def read_classes(manifest: Path) -> dict[str, str] | None:
+    """File name to class; None for a CSV without the columns `file` and `class`. Raises PMAVAEError."""
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -155,40 +148,19 @@ def _read_classes(manifest: Path) -> dict[str, str] | None:
         raise PMAVAEError(f"{manifest} is not a CSV file in UTF-8 ({error}): save it as one") from None
 
 
-class _Classes:
-    """The class of a picture, by the manifest that is nearest to it."""
-
-    def __init__(self, explicit: Path | None) -> None:
-        self._explicit = read_classes(explicit) if explicit else None
-        self._folders: dict[Path, dict[str, str]] = {}
-
-    def of(self, file: Path, root: Path, member: str | None) -> str:
-        """The class of a picture file below the folder `root`, or of a member of a tar there."""
-        folder = file.parent
-        while True:
-            kinds = self._explicit if self._explicit is not None else self._in(folder)
-            path = PurePosixPath(member if member is not None else file.relative_to(folder).as_posix())
-            for name in (str(path), path.name):
-                if name in kinds:
-                    return kinds[name]
-            if folder == root:
-                return NO_CLASS
-            folder = folder.parent
-
-    def _in(self, folder: Path) -> dict[str, str]:
-        if folder not in self._folders:
-            manifest = folder / MANIFEST
-            # A manifest of something else has other columns, and is none of ours.
-            self._folders[folder] = (_read_classes(manifest) or {}) if manifest.is_file() else {}
-        return self._folders[folder]
-
-
 class _Finder:
-    def __init__(self, classes: _Classes) -> None:
+    """What there is in some sources. The class of a picture is that of the manifest nearest to it."""
+
+    def __init__(self, classes: Path | None) -> None:
         self.found: list[PictureEntry] = []
         self.refused: list[Refusal] = []
-        self._classes = classes
         self._seen: set[tuple[int, int]] = set()  # device and inode of files
+        self._manifests: dict[Path, dict[str, str]] = {}
+        self._classes = read_classes(classes) if classes else None
+        if classes and self._classes is None:
+            raise PMAVAEError(
+                f"{classes} does not have the columns file and class: add a first line with them"
+            )
 
     def add(self, source: Path) -> None:
         try:
@@ -233,54 +205,68 @@ class _Finder:
         try:
             status = file.stat()
             if not stat.S_ISREG(status.st_mode):
-                return self._refuse(name, "is not a regular file: leave it out")
+                self._refuse(name, "is not a regular file: leave it out")
+                return False
             if (status.st_dev, status.st_ino) in self._seen:
                 return True
             self._seen.add((status.st_dev, status.st_ino))
             if is_tar(file):
-                self._add_tar(file, root, status)
-            elif status.st_size > MAX_FILE_BYTES:
-                self._refuse(name, "is too large a file for a picture: make it smaller")
+                for member, stream in picture_members(file):
+                    self._add(
+                        f"{name}/{_printable(str(PurePosixPath(member.name)))}", stream, file, root, member
+                    )
             else:
                 with file.open("rb") as stream:
-                    size = picture_size(stream, name)
-                self._add(name, file, root, size, status)
+                    self._add(name, stream if status.st_size <= MAX_FILE_BYTES else None, file, root)
         except OSError as error:
             self._refuse(name, f"cannot be read ({error.strerror or error}): check its rights")
         except ImageError as error:
             self.refused.append(Refusal(name, str(error)))
         return False
 
-    def _add_tar(self, file: Path, root: Path, status: os.stat_result) -> None:
-        for member, stream in picture_members(file):
-            name = _printable(f"{file}/{PurePosixPath(member.name)}")
-            if stream is None:
-                self._refuse(name, "is too large a file for a picture: make it smaller")
-                continue
-            try:
-                size = picture_size(stream, name)
-            except ImageError as error:
-                self.refused.append(Refusal(name, str(error)))
-            else:
-                self._add(name, file, root, size, status, (member.name, member.offset))
-
     def _add(
         self,
         name: str,
+        stream: IO[bytes] | None,
         file: Path,
         root: Path,
-        size: tuple[int, int],
-        status: os.stat_result,
-        member: tuple[str, int] | None = None,
+        member: tarfile.TarInfo | None = None,
     ) -> None:
-        inner, offset = member or (None, None)
-        kind = self._classes.of(file, root, inner)
+        """Add a picture, in a stream that is None where it is too large."""
+        if stream is None:
+            self._refuse(name, "is too large a file for a picture: make it smaller")
+            return
+        try:
+            size = picture_size(stream, name)
+        except ImageError as error:
+            self.refused.append(Refusal(name, str(error)))
+            return
+        inner, offset = (member.name, member.offset) if member else (None, None)
+        status, kind = file.stat(), self._class(file, root, inner)
         source = str(file.absolute())
         self.found.append(PictureEntry(name, source, offset, size, kind, status.st_size, status.st_mtime_ns))
 
-    def _refuse(self, name: str, reason: str) -> bool:
+    def _class(self, file: Path, root: Path, member: str | None) -> str:
+        """The class of a picture file below the folder `root`, or of a member of a tar there."""
+        for folder in (file.parent, *file.parent.parents):
+            path = PurePosixPath(member if member is not None else file.relative_to(folder).as_posix())
+            kinds = self._in(folder) if self._classes is None else self._classes
+            for name in (str(path), path.name):
+                if name in kinds:
+                    return kinds[name]
+            if folder == root:
+                break
+        return NO_CLASS
+
+    def _in(self, folder: Path) -> dict[str, str]:
+        if folder not in self._manifests:
+            manifest = folder / MANIFEST
+            # A manifest of something else has other columns, and is none of ours.
+            self._manifests[folder] = (read_classes(manifest) or {}) if manifest.is_file() else {}
+        return self._manifests[folder]
+
+    def _refuse(self, name: str, reason: str) -> None:
         self.refused.append(Refusal(name, f"{name} {reason}"))
-        return False
 
 
 def _printable(name: str) -> str:

@@ -1,6 +1,7 @@
 """What people get: the weights in the package, on the example pictures, and the README's own code."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from pmavae import PMAVAE
 from pmavae.images.metrics import psnr
+from pmavae.images.pixels import to_unit
 from pmavae.latents import mix_style
 from pmavae.pretrained.manifest import Manifest, weights_folder
 from pmavae.restoration.levels import Levels, estimate_levels
@@ -19,11 +21,11 @@ from pmavae.style_transfer.distances import octaves, sliced_wasserstein
 from pmavae.texture.network import TexturePrior
 from pmavae.texture.sampling import vary
 from pmavae.training.degradation import recompress, shrink
-from pmavae.training.evaluation import unit
-from pmavae.training.objectives.repainting import grid_share
+from pmavae.training.objectives.reconstruction import grid_share
 from pmavae.training.objectives.texture import high_frequency_correlation, low_frequency_psnr, velocity_error
 
 ROOT = Path(__file__).parents[2]
+unit = partial(to_unit, dtype=torch.float64)
 
 
 def read(name, width=480):

@@ -35,7 +35,7 @@ from pmavae.style_transfer.painting import (
 )
 from pmavae.style_transfer.repainting import Keep, repaint_by_steps
 from pmavae.training.conversion import converted
-from pmavae.training.objectives.repainting import grid_share
+from pmavae.training.objectives.reconstruction import grid_share
 from pmavae_cli.run.runner import PICTURE_SIDE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +22,6 @@ from pmavae.texture.coefficients import Texture, surface_share, take_apart
 from pmavae.texture.network import TexturePrior, encoder_fingerprint
 from pmavae.texture.sampling import fit_region, vary
 from pmavae.training.objectives.texture import (
-    feature_statistics,
-    frechet_distance,
     high_frequency_correlation,
     low_frequency_psnr,
 )
@@ -208,7 +208,10 @@ def test_scores_tell_composition_from_texture() -> None:
     assert high_frequency_correlation(a, a * 0.5 + 0.1) == pytest.approx(1)
 
 
-def test_patches_are_compared_as_a_crowd() -> None:
+def test_patches_are_compared_as_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    texture_vary = import_module("texture_vary")
+    feature_statistics, frechet_distance = texture_vary.feature_statistics, texture_vary.frechet_distance
     field = torch.randn(1, 5, 40, 40, generator=random())
     reference = feature_statistics([field])
     moved = frechet_distance(feature_statistics([field.roll((7, 11), (2, 3))]), reference)

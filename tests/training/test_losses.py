@@ -19,7 +19,7 @@ from pmavae.style_transfer.distances import (
 )
 from pmavae.training.adversary import PatchDiscriminator, balance, discriminator_loss, generator_loss
 from pmavae.training.losses import edge_loss, kl_per_channel
-from pmavae.training.objectives.repainting import grid_share
+from pmavae.training.objectives.reconstruction import grid_share
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

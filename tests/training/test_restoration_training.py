@@ -30,7 +30,7 @@ from pmavae.training.run_folder import (
     usable_phases,
 )
 from pmavae.training.schedule import StepClock
-from pmavae.training.sources import survey
+from pmavae.training.sources import find_pictures
 from pmavae.training.trainer import Trainer
 
 PHASE = {"name": "only", "share": 1, "crop": 32, "batch": 4, "learning_rate": 2e-3, "objective": "restore"}
@@ -47,7 +47,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cache(photos):
     path = photos / "pictures.u8"
-    build_cache(survey([photos]), path)
+    build_cache(find_pictures([photos]), path)
     return path
 
 

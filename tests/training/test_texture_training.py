@@ -23,7 +23,7 @@ from pmavae.training.objectives.texture import TextureStatistics, velocity_error
 from pmavae.training.release import VELOCITY, release
 from pmavae.training.run_folder import checkpoints, load_checkpoint, save_checkpoint
 from pmavae.training.schedule import StepClock
-from pmavae.training.sources import survey
+from pmavae.training.sources import find_pictures
 from pmavae.training.trainer import Trainer
 
 PHASE = {"name": "only", "share": 1, "crop": 64, "batch": 4, "learning_rate": 3e-3, "objective": "prior"}
@@ -40,7 +40,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cache(photos):
     path = photos / "pictures.u8"
-    build_cache(survey([photos]), path)
+    build_cache(find_pictures([photos]), path)
     return path
 
 

@@ -11,14 +11,14 @@ from small_config import CONFIG
 from pmavae import PMAVAE, PRESETS
 from pmavae.errors import PMAVAEError
 from pmavae.training.config import config_from_dict
-from pmavae.training.dataset import Corpus, build_cache
+from pmavae.training.dataset import Dataset, build_cache
 from pmavae.training.distributed import Processes
 from pmavae.training.evaluation import reconstruction_scores
 from pmavae.training.objectives.base import Draws
 from pmavae.training.objectives.reconstruction import Codec, fit_decoder, fit_encoder, moved
 from pmavae.training.run_folder import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 from pmavae.training.schedule import StepClock
-from pmavae.training.sources import survey
+from pmavae.training.sources import find_pictures
 from pmavae.training.trainer import Trainer, TrainingError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -33,7 +33,7 @@ def cache(tmp_path_factory):
         picture = Image.open(path)
         picture.thumbnail((640, 640))
         picture.save(pictures / f"{path.stem}.png")
-    build_cache(survey([pictures]), folder / "pictures.u8")
+    build_cache(find_pictures([pictures]), folder / "pictures.u8")
     return folder / "pictures.u8"
 
 
@@ -206,7 +206,7 @@ def test_a_linear_start_is_a_usable_codec_before_any_training(cache, tmp_path):
     """Tiny's latents from examples alone; the measured figure on the Kodak pictures is in docs/weights.md."""
     torch.manual_seed(0)
     model = PMAVAE(PRESETS["tiny"]).eval()
-    pictures = torch.cat([Corpus(cache).batch(8, 128, seed=0, step=i) for i in range(6)])
+    pictures = torch.cat([Dataset(cache).batch(8, 128, seed=0, step=i) for i in range(6)])
     fit_encoder(model, pictures)
     few = fit_decoder(model, pictures[:16], iterations=2)
     many = fit_decoder(model, pictures[:16], iterations=15)
@@ -218,7 +218,7 @@ def test_a_linear_start_is_a_usable_codec_before_any_training(cache, tmp_path):
 
 def test_posterior_means_of_a_linear_start_have_unit_variance(cache):
     model = PMAVAE(CONFIG).eval()
-    pictures = torch.cat([Corpus(cache).batch(8, 64, seed=0, step=i) for i in range(8)])
+    pictures = torch.cat([Dataset(cache).batch(8, 64, seed=0, step=i) for i in range(8)])
     fit_encoder(model, pictures)
     with torch.no_grad():
         for latents in (

@@ -18,7 +18,7 @@ from pmavae.errors import WeightsError
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.network import Pretrained
 from pmavae.training.config import TrainConfig
-from pmavae.training.dataset import Corpus
+from pmavae.training.dataset import Dataset
 from pmavae.training.evaluation import preview_grid
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.phases import Phase
@@ -81,7 +81,7 @@ class Objective(ABC, Generic[M, D]):
     has_adversary: ClassVar[bool] = True  # in its checkpoints, whether it plays or not
     draws_noise: ClassVar[bool] = True  # beside what the crops were drawn with
     features: PerceptualNetwork | None = None  # that judge
-    corpus: Corpus
+    dataset: Dataset
 
     def __init__(self, config: TrainConfig, index: WeightsIndex | None = None) -> None:
         self.config, self.index = config, index
@@ -105,7 +105,7 @@ class Objective(ABC, Generic[M, D]):
 
     def open(self, cache: Path) -> None:
         """Begin to draw from the decoded pictures."""
-        self.corpus = Corpus(cache, self.config.shares)
+        self.dataset = Dataset(cache, self.config.shares)
 
     def fit(self, model: M) -> None:
         """Give a new network what pictures alone say."""

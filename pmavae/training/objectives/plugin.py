@@ -82,7 +82,7 @@ class PluginObjective(Objective[TaskNetwork, Drawn]):
         seed = self.config.seed
         if self.examples is not None:
             return self.examples.draw(phase.crop, seed=seed, step=step, first=first, count=count)
-        return self.corpus.crops(count, phase.crop, seed=seed, step=step, first=first), None
+        return self.dataset.crops(count, phase.crop, seed=seed, step=step, first=first), None
 
     def loss(self, model: TaskNetwork, drawn: Drawn, draws: Draws, progress: float) -> Outcome:
         """Raises PluginTrainingError where the plugin makes none."""

@@ -20,17 +20,15 @@ from pmavae.autoencoder import PMAVAE
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE, PRESETS
 from pmavae.images.metrics import feature_distance
 from pmavae.latents import join_style, mix_style, split_style
-from pmavae.model import Posterior
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.style_transfer.distances import Wanted, content_distance, style_distances
-from pmavae.training.config import LossConfig, PaintConfig, TrainConfig
-from pmavae.training.dataset import Corpus, to_device
+from pmavae.training.config import TrainConfig
+from pmavae.training.dataset import Dataset, to_device
 from pmavae.training.evaluation import SCORE, psnr_and_ssim, reconstruction_scores, stored_decibels
 from pmavae.training.growth import grown
 from pmavae.training.losses import edge_loss, kl_loss, pixel_loss
 from pmavae.training.objectives.base import Draws, Objective, Outcome, blank
-from pmavae.training.objectives.repainting import augment_styles, grid_share
-from pmavae.training.perceptual import PerceptualNetwork, perceptual_network
+from pmavae.training.perceptual import perceptual_network
 from pmavae.training.phases import Phase
 
 
@@ -61,10 +59,10 @@ class Codec(Objective[PMAVAE, Crops]):
 
     def open(self, cache: Path) -> None:
         super().open(cache)
-        self.styles = Corpus(cache, self.config.style_shares)
+        self.styles = Dataset(cache, self.config.style_shares)
 
     def fit(self, model: PMAVAE) -> None:
-        linear_start(model, self.corpus, self.config.linear_crops)
+        linear_start(model, self.dataset, self.config.linear_crops)
 
     def to(self, device: torch.device) -> None:
         if self.features is not None:
@@ -89,23 +87,76 @@ class Codec(Objective[PMAVAE, Crops]):
 
     def draw(self, phase: Phase, *, step: int, first: int, count: int) -> Crops:
         seed = self.config.seed
-        pictures = self.corpus.crops(count, phase.crop, seed=seed, step=step, first=first)
+        pictures = self.dataset.crops(count, phase.crop, seed=seed, step=step, first=first)
         if phase.objective != "paint":
             return Crops(pictures)
         styles = self.styles.crops(count, 2 * phase.crop, seed=seed + 1, step=step, first=first)
         return Crops(pictures, styles)
 
     def loss(self, model: PMAVAE, drawn: Crops, draws: Draws, progress: float) -> Outcome:
-        config, device = self.config, model.device
-        contents = to_device(drawn.pictures, device)
+        contents = to_device(drawn.pictures, model.device)
         if drawn.styles is None:
-            warm = config.loss.kl_warmup
-            kl_scale = min(1.0, progress / warm) if warm else 1.0
-            return reconstruction(model, contents, draws, config.loss, self.features, kl_scale)
-        assert self.features is not None
-        with torch.autocast(device.type, enabled=False):
-            styles = augment_styles(to_device(drawn.styles, device), contents.shape[-1], draws.of_rows)
-        return repainting(model, contents, styles, draws, config.paint, self.features)
+            return self._reconstruct(model, contents, draws, progress)
+        with torch.autocast(model.device.type, enabled=False):
+            styles = to_device(drawn.styles, model.device)
+            styles = augment_styles(styles, contents.shape[-1], draws.of_rows)
+        return self._repaint(model, contents, styles, draws)
+
+    def _reconstruct(self, model: PMAVAE, pictures: Tensor, draws: Draws, progress: float) -> Outcome:
+        """Encode, sample, decode; (B, 3, S, S) in [0, 1]."""
+        config = self.config.loss
+        posterior = model.encoder(pictures)
+        base, detail, learned, amount = split_style(posterior.z_style, model.config)
+        z_style = join_style(base, detail, sample(learned, posterior.logvar_style.flatten(1), draws), amount)
+        z_base = sample(posterior.z_base, posterior.logvar_base, draws)
+        z_detail = sample(posterior.z_detail, posterior.logvar_detail, draws)
+        target = pictures
+        if config.equivariance and draws.chance(config.equivariance):
+            # Latents should move as pixels do: by quarter turns, and to half the size.
+            turns, halve = draws.integer(4), draws.chance(0.5)
+            halve = halve and min(z_base.shape[-2:]) % 2 == 0
+            z_base, z_detail, target = (moved(x, turns, halve) for x in (z_base, z_detail, pictures))
+        output = model.decoder(z_base, z_detail, z_style, paint=False)
+        kl, parts = kl_loss(posterior, learned[:, :, None, None], config.free_nats)
+        kl_scale = min(1.0, progress / config.kl_warmup) if config.kl_warmup else 1.0
+        total = config.l1 * pixel_loss(output, target, config.pixels) + config.kl * kl_scale * kl
+        if config.edge:
+            total = total + config.edge * edge_loss(output, target)
+        parts["l1"] = (output - target).detach().abs().mean()
+        parts["mse"] = (output - target).detach().square().mean()
+        if self.features is not None and config.perceptual:
+            with torch.no_grad():
+                wanted = self.features(target)
+            distance = feature_distance(self.features(output), wanted).mean()
+            total = total + config.perceptual * distance
+            parts["perceptual"] = distance.detach()
+        return Outcome(total, target, output, parts)
+
+    def _repaint(self, model: PMAVAE, contents: Tensor, styles: Tensor, draws: Draws) -> Outcome:
+        """Decode each content in the style beside it, (B, 3, S, S) each, and judge the result."""
+        network = self.features
+        assert network is not None
+        with torch.no_grad():
+            of_content, of_style = model.encoder(contents), model.encoder(styles)
+            content_features, style_features = network(contents), network(styles)
+        z_style = mix_style(of_content.z_style, [(of_style.z_style, 1.0)])
+        output = model.decoder(of_content.z_base, of_content.z_detail, z_style)
+        features = network(output)
+        with torch.autocast(contents.device.type, enabled=False):
+            features, content_features, style_features = (
+                [f.float() for f in maps] for maps in (features, content_features, style_features)
+            )
+            wanted = Wanted.of([(styles, style_features, 1.0)])
+            parts = {
+                **style_distances(output.float(), features, wanted, draws.on_cpu),
+                "content": content_distance(features, content_features, network.content_layers),
+                "grid": grid_share(output),
+            }
+        weights = self.config.paint
+        total = torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum()
+        outside = (output - output.clamp(0, 1)).abs().mean()  # what the final clamp would cut off
+        parts = {name: part.detach() for name, part in parts.items()}
+        return Outcome(total + outside, styles, output, parts)
 
     def probe(self, model: PMAVAE, side: int, draws: Draws) -> Outcome:
         return self.loss(model, Crops(blank(side)), draws, 1.0)
@@ -133,92 +184,54 @@ def sample(mean: Tensor, logvar: Tensor, draws: Draws) -> Tensor:
     return mean + draws.normal(mean) * torch.exp(0.5 * logvar)
 
 
-def turn_or_halve(draws: Draws) -> tuple[int, bool]:
-    """A random operation under which latents should move as pixels do: quarter turns, and half the size."""
-    return draws.integer(4), draws.chance(0.5)
-
-
 def moved(x: Tensor, turns: int, halve: bool) -> Tensor:
     """Turn (B, C, H, W) by `turns` quarters, and average 2×2 positions into one where `halve`."""
     x = torch.rot90(x, turns, (2, 3))
     return F.avg_pool2d(x, 2) if halve else x
 
 
-def reconstruction(
-    model: PMAVAE,
-    pictures: Tensor,
-    draws: Draws,
-    config: LossConfig,
-    network: PerceptualNetwork | None,
-    kl_scale: float,
-) -> Outcome:
-    """Encode, sample, decode; (B, 3, H, W) in [0, 1]. `kl_scale` is β's warm-up, 0 to 1."""
-    posterior = model.encoder(pictures)
-    base, detail, learned, amount = split_style(posterior.z_style, model.config)
-    z_style = join_style(base, detail, sample(learned, posterior.logvar_style.flatten(1), draws), amount)
-    z_base = sample(posterior.z_base, posterior.logvar_base, draws)
-    z_detail = sample(posterior.z_detail, posterior.logvar_detail, draws)
-    target = pictures
-    if config.equivariance and draws.chance(config.equivariance):
-        turns, halve = turn_or_halve(draws)
-        halve = halve and min(z_base.shape[-2:]) % 2 == 0
-        z_base, z_detail, target = (moved(x, turns, halve) for x in (z_base, z_detail, pictures))
-    output = model.decoder(z_base, z_detail, z_style, paint=False)
-    return Outcome(*_cost(output, target, posterior, learned, config, network, kl_scale))
+def grid_share(picture: Tensor, period: int = 16) -> Tensor:
+    """The share of a picture's fine structure that repeats with a fixed period; 0..1.
+
+    Upsampling networks paint flat areas with a block grid because it is the cheapest texture. Fine
+    structure is the picture less its local mean; folding it over the period leaves what repeats.
+    """
+    fine = picture - F.avg_pool2d(picture, 5, stride=1, padding=2, count_include_pad=False)
+    height, width = (side // period * period for side in fine.shape[-2:])
+    folded = fine[..., :height, :width].unflatten(-1, (-1, period)).unflatten(-3, (-1, period)).mean((-4, -2))
+    return (folded.square().mean((1, 2, 3)) / (fine.square().mean((1, 2, 3)) + 1e-5)).mean()
 
 
-def _cost(
-    output: Tensor,
-    target: Tensor,
-    posterior: Posterior,
-    learned: Tensor,
-    config: LossConfig,
-    network: PerceptualNetwork | None,
-    kl_scale: float,
-) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-    kl, parts = kl_loss(posterior, learned[:, :, None, None], config.free_nats)
-    total = config.l1 * pixel_loss(output, target, config.pixels) + config.kl * kl_scale * kl
-    if config.edge:
-        total = total + config.edge * edge_loss(output, target)
-    parts["l1"] = (output - target).detach().abs().mean()
-    parts["mse"] = (output - target).detach().square().mean()
-    if network is not None and config.perceptual:
-        with torch.no_grad():
-            wanted = network(target)
-        distance = feature_distance(network(output), wanted).mean()
-        total = total + config.perceptual * distance
-        parts["perceptual"] = distance.detach()
-    return total, target, output, parts
+def _random_colours(count: int, generator: torch.Generator | None) -> Tensor:
+    """(count, 3, 3) colour matrices: half leave the picture alone, half mix and swap its channels."""
+    matrices = torch.eye(3).repeat(count, 1, 1)
+    for matrix in matrices:
+        if torch.rand((), generator=generator) < 0.5:
+            matrix.copy_(matrix[torch.randperm(3, generator=generator)])
+            matrix += 0.15 * torch.randn(3, 3, generator=generator)
+            matrix /= matrix.sum(1, keepdim=True).clamp(min=0.5)  # grey stays about grey
+    return matrices
 
 
-def repainting(
-    model: PMAVAE,
-    contents: Tensor,
-    styles: Tensor,
-    draws: Draws,
-    config: PaintConfig,
-    network: PerceptualNetwork,
-) -> Outcome:
-    """Decode each content in the style beside it, (B, 3, S, S) each, and judge the result."""
-    with torch.no_grad():
-        of_content, of_style = model.encoder(contents), model.encoder(styles)
-        content_features, style_features = network(contents), network(styles)
-    z_style = mix_style(of_content.z_style, [(of_style.z_style, 1.0)])
-    output = model.decoder(of_content.z_base, of_content.z_detail, z_style)
-    features = network(output)
-    with torch.autocast(contents.device.type, enabled=False):
-        features, content_features, style_features = (
-            [f.float() for f in maps] for maps in (features, content_features, style_features)
-        )
-        wanted = Wanted.of([(styles, style_features, 1.0)])
-        parts = {
-            **style_distances(output.float(), features, wanted, draws.on_cpu),
-            "content": content_distance(features, content_features, network.content_layers),
-            "grid": grid_share(output),
-        }
-    total = torch.stack([getattr(config, name) * part for name, part in parts.items()]).sum()
-    outside = (output - output.clamp(0, 1)).abs().mean()  # what the final clamp would cut off
-    return Outcome(total + outside, styles, output, {name: part.detach() for name, part in parts.items()})
+def augment_styles(crops: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:
+    """(B, 3, 2S, 2S) to (B, 3, S, S): a random window, shrunk by 1 to 2, in random colours.
+
+    Runs where `crops` are. All random numbers come from `generator`, one of the CPU whatever the
+    device (the global one if None), and decide the same everywhere. Values stay in [0, 1].
+    """
+
+    def draw(end: int) -> int:
+        return int(torch.randint(end, (), generator=generator))
+
+    views = []
+    for crop in crops:
+        window = size + draw(crop.shape[-1] - size + 1)
+        top, left = (draw(crop.shape[-1] - window + 1) for _ in range(2))
+        view = crop[None, :, top : top + window, left : left + window]
+        views.append(F.interpolate(view, size=(size, size), mode="bilinear", antialias=True))
+    batch = torch.cat(views)
+    colours = _random_colours(len(batch), generator).to(batch)
+    return torch.einsum("bij,bjhw->bihw", colours, batch).clamp(0, 1)
 
 
 CROP = 256  # px, of the crops that are fitted
@@ -301,9 +314,11 @@ def fit_decoder(model: PMAVAE, pictures: Tensor, iterations: int = 40, chunk: in
     return gradient(solution, target=1.0)[1]
 
 
-def linear_start(model: PMAVAE, corpus: Corpus, crops: int) -> float:
-    """Fit the linear maps of a new model to crops of a corpus; returns the mean squared error."""
-    size = min(CROP, corpus.largest_crop)
-    pictures = torch.cat([corpus.batch(min(16, crops), size, seed=1, step=i) for i in range(-(-crops // 16))])
+def linear_start(model: PMAVAE, dataset: Dataset, crops: int) -> float:
+    """Fit the linear maps of a new model to crops of a dataset; returns the mean squared error."""
+    size = min(CROP, dataset.largest_crop)
+    pictures = torch.cat(
+        [dataset.batch(min(16, crops), size, seed=1, step=i) for i in range(-(-crops // 16))]
+    )
     fit_encoder(model, pictures)
     return fit_decoder(model, pictures[: -(-len(pictures) // 2)])

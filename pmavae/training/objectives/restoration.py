@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pmavae.errors import PMAVAEError
 from pmavae.images.metrics import psnr, ssim
-from pmavae.images.pixels import to_pixels
+from pmavae.images.pixels import to_pixels, to_unit
 from pmavae.network_configs import RESTORERS, RestorationConfig
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.restoration.levels import Levels
@@ -32,7 +32,6 @@ from pmavae.training.evaluation import (
     psnr_and_ssim,
     read_rgb,
     stored_decibels,
-    unit,
 )
 from pmavae.training.losses import edge_loss, pixel_loss
 from pmavae.training.objectives.base import Draws, Objective, Outcome
@@ -62,7 +61,7 @@ class Restoration(Objective[Restorer, Damaged]):
         scale = scale_of(self.shape, seed, step)
         side = crop_side(phase.crop, scale)
         # Crops of clear sky teach to leave nothing of the noise in it.
-        clean = self.corpus.crops(count, side, seed=seed, step=step, first=first, flat=True)
+        clean = self.dataset.crops(count, side, seed=seed, step=step, first=first, flat=True)
         return damage(clean, scale, self.config.damage, seed=seed, step=step, first=first)
 
     def loss(self, model: Restorer, drawn: Damaged, draws: Draws, progress: float) -> Outcome:
@@ -207,7 +206,7 @@ def restored(model: Restorer, trial: Trial) -> NDArray[np.uint8]:
 
 def fidelity(trial: Trial, result: NDArray[np.uint8]) -> Fidelity:
     """Compare a result, (H, W, 3), with the trial's reference, as its task has it."""
-    pair = unit(trial.reference), unit(result)
+    pair = (to_unit(pixels, dtype=torch.float64) for pixels in (trial.reference, result))
     means = (pixels.reshape(-1, 3).mean(0, dtype=np.float64) for pixels in (trial.damaged, result))
     shift = float(np.abs(np.subtract(*means)).max())
     if trial.condition.scale > 1:
@@ -262,5 +261,5 @@ def trial(model: Restorer, picture: Tensor, number: int) -> tuple[Tensor, Tensor
     condition = condition_of(model.config, number)
     made = make_trial(to_pixels(picture[0]), condition, number)
     result = restored(model, made)
-    clean, damaged, found = (unit(pixels).float() for pixels in (made.reference, made.shown, result))
+    clean, damaged, found = map(to_unit, (made.reference, made.shown, result))
     return clean, enlarge(damaged, condition.scale).clamp(0, 1), found

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pmavae.autoencoder import PMAVAE, reflect_pad
 from pmavae.images.metrics import psnr
-from pmavae.images.pixels import blurred, gaussian
+from pmavae.images.pixels import blurred, gaussian, to_unit
 from pmavae.network_configs import texture_config
 from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.texture.coefficients import spread, take_apart
@@ -22,7 +22,7 @@ from pmavae.texture.network import TexturePrior, encoder_fingerprint
 from pmavae.texture.sampling import vary
 from pmavae.training.config import TextureLossConfig, TrainConfig
 from pmavae.training.dataset import to_device
-from pmavae.training.evaluation import picture_paths, read_rgb, unit
+from pmavae.training.evaluation import picture_paths, read_rgb
 from pmavae.training.objectives.base import Draws, Objective, Outcome, blank, draws_of_one
 from pmavae.training.phases import Phase
 
@@ -47,7 +47,7 @@ class TextureStatistics(Objective[TexturePrior, NDArray[np.uint8]]):
         self.codec.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def draw(self, phase: Phase, *, step: int, first: int, count: int) -> NDArray[np.uint8]:
-        return self.corpus.crops(count, phase.crop, seed=self.config.seed, step=step, first=first)
+        return self.dataset.crops(count, phase.crop, seed=self.config.seed, step=step, first=first)
 
     def loss(self, model: TexturePrior, drawn: NDArray[np.uint8], draws: Draws, progress: float) -> Outcome:
         return flow_matching(model, self.codec, to_device(drawn, model.device), draws, self.config.texture)
@@ -142,29 +142,6 @@ def high_frequency_correlation(varied: Tensor, original: Tensor) -> float:
     return float(F.cosine_similarity(a - a.mean(), b - b.mean(), dim=0))
 
 
-@torch.no_grad()
-def feature_statistics(maps: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Mean (C,) and covariance (C, C) over the positions of each feature map (1, C, h, w)."""
-    flat = [x[0].flatten(1).double() for x in maps]
-    return [(x.mean(1), torch.cov(x)) for x in flat]
-
-
-def frechet_distance(a: Sequence[tuple[Tensor, Tensor]], reference: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Fréchet distance of feature statistics (arXiv 1706.08500), over the reference's variance; mean of maps.
-
-    Patches are compared as a crowd, not place by place: another part of the same wall is at 0, whatever its
-    bricks.
-    """
-    distances = []
-    for (mean_a, cov_a), (mean_b, cov_b) in zip(a, reference, strict=True):
-        values, vectors = torch.linalg.eigh(cov_a)
-        root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-        crossed = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
-        distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * crossed
-        distances.append(float(distance / cov_b.trace()))
-    return statistics.fmean(distances)
-
-
 def texture_scores(model: TexturePrior, codec: PMAVAE, folder: Path) -> dict[str, float]:
     """Means over a folder's pictures: the error of the velocity, and what amount 1 keeps of a picture.
 
@@ -172,7 +149,7 @@ def texture_scores(model: TexturePrior, codec: PMAVAE, folder: Path) -> dict[str
     """
     scores: dict[str, list[float]] = {"velocity": [], "low_psnr": [], "high_correlation": []}
     for path in picture_paths(folder):
-        picture = unit(read_rgb(path)).float()
+        picture = to_unit(read_rgb(path))
         varied = codec.decode(vary(model, codec.encode(picture), 1.0, torch.Generator().manual_seed(0))).cpu()
         scores["velocity"].append(velocity_error(model, codec, picture))
         scores["low_psnr"].append(low_frequency_psnr(varied, picture))

@@ -10,7 +10,8 @@ import torch
 from pmavae import PMAVAE
 from pmavae.errors import PMAVAEError
 from pmavae.images.metrics import feature_distance, psnr, ssim
-from pmavae.training.evaluation import latent_use, reconstruct, unit
+from pmavae.images.pixels import to_unit
+from pmavae.training.evaluation import latent_use, reconstruct
 from pmavae.training.perceptual import PerceptualNetwork, perceptual_network
 from pmavae_cli.commands.bench.baselines import Coding, Pixels
 from pmavae_cli.commands.bench.work import Bench, Method, Row, means, relative_time, table
@@ -79,7 +80,7 @@ def _score(
 ) -> Row:
     decoded, written = result
     coding.size = coding.size or written
-    pair = unit(coding.picture), unit(decoded)
+    pair = to_unit(coding.picture, dtype=torch.float64), to_unit(decoded, dtype=torch.float64)
     distance = None
     if network is not None:
         distance = float(feature_distance(*(network(x.to(device, torch.float32)) for x in pair)))

@@ -19,7 +19,7 @@ from pmavae.training.distributed import Processes
 from pmavae.training.evaluation import middle, validation_pictures
 from pmavae.training.plugin import Example, Examples
 from pmavae.training.run_folder import RunFolder
-from pmavae.training.sources import PictureEntry, Refusal, survey
+from pmavae.training.sources import PictureEntry, Refusal, find_pictures
 from pmavae_cli.console import Console
 
 VALIDATION_COUNT = 8
@@ -55,7 +55,7 @@ def prepare_data(
     """
     if examples is not None:
         return TrainingData(examples.count, examples.held_out, examples.validation)
-    found = survey([Path(source) for source in config.data], options.classes)
+    found = find_pictures([Path(source) for source in config.data], options.classes)
     held_out: list[PictureEntry] = []
     if options.validate is None:
         count = min(VALIDATION_COUNT, int(len(found.found) * HELD_OUT_SHARE))

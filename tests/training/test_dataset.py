@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pmavae.errors import PMAVAEError
-from pmavae.training import dataset as corpus_module
-from pmavae.training.dataset import Corpus, build_cache, decoded, open_or_build, to_device
-from pmavae.training.objectives.repainting import augment_styles
-from pmavae.training.sources import survey
+from pmavae.training import dataset as dataset_module
+from pmavae.training.dataset import Dataset, build_cache, decoded, open_or_build, to_device
+from pmavae.training.objectives.reconstruction import augment_styles
+from pmavae.training.sources import find_pictures
 
 
 def encoded(image, kind="PNG", **options):
@@ -62,7 +62,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cache(photos):
-    build_cache(survey([photos]), photos / "cache" / "pictures.u8")
+    build_cache(find_pictures([photos]), photos / "cache" / "pictures.u8")
     return photos / "cache" / "pictures.u8"
 
 
@@ -72,7 +72,7 @@ def test_pictures_are_found_in_folders_tars_and_alone_and_a_file_counts_once(pho
     write_tar(tmp_path / "b.tar.gz", data | {"notes.txt": b"text"}, "w:gz")
     alone = tmp_path / "alone.JPG"
     picture((80, 90)).save(alone)
-    found = survey([photos, tmp_path, alone, photos / "0.png"])
+    found = find_pictures([photos, tmp_path, alone, photos / "0.png"])
     assert not found.refused
     assert [entry.name for entry in found.found] == [
         *(str(photos / f"{i}.png") for i in range(4)),
@@ -95,7 +95,7 @@ def test_what_is_not_meant_as_a_picture_is_passed_over(photos, tmp_path):
     for name in ("__MACOSX/0.png", ".thumbnails/0.png", "._0.png", "notes.txt", "film.mp4", "real.png"):
         (tmp_path / name).write_bytes(data)
     write_tar(tmp_path / "t.tar", {"__MACOSX/a.png": data, "x/.a.png": data, "a.json": b"{}", "in.png": data})
-    found = survey([tmp_path])
+    found = find_pictures([tmp_path])
     names = [entry.name for entry in found.found]
     assert names == [f"{tmp_path}/real.png", f"{tmp_path}/t.tar/in.png"] and not found.refused
 
@@ -107,7 +107,7 @@ def test_links_are_followed_and_loops_end(photos, tmp_path):
     (tmp_path / "same.png").symlink_to(photos / "0.png")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe.png")
-    found = survey([tmp_path])
+    found = find_pictures([tmp_path])
     assert len(found.found) == 4
     assert sorted(refusal.name for refusal in found.refused) == [
         f"{tmp_path}/gone.png",
@@ -138,14 +138,14 @@ def test_evil_files_are_refused_by_name_and_the_others_go_on(tmp_path, in_tar):
     else:
         for name, data in files.items():
             (tmp_path / name).write_bytes(data)
-    found = survey([tmp_path])
+    found = find_pictures([tmp_path])
     refused = found.refused + build_cache(found, tmp_path / "cache.u8")
     reasons = {refusal.name.rsplit("/", 1)[-1]: refusal.reason for refusal in refused}
     assert sorted(reasons) == sorted(evil)
     for name, (_, words) in evil.items():
         assert reasons[name].startswith(str(tmp_path)) and "\n" not in reasons[name]
         assert words in reasons[name]
-    assert len(Corpus(tmp_path / "cache.u8").views) == 2  # too small to be halved
+    assert len(Dataset(tmp_path / "cache.u8").views) == 2  # too small to be halved
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
@@ -156,7 +156,7 @@ def test_a_damaged_tar_gives_what_comes_before_the_damage(tmp_path, suffix):
     write_tar(path, files, "w:gz" if suffix.endswith("gz") else "w")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(0.6 * len(whole))])
-    found = survey([path])
+    found = find_pictures([path])
     assert 2 <= len(found.found) <= 3
     assert [refusal.name for refusal in found.refused] == [str(path)]
     failed = build_cache(found, tmp_path / "cache.u8")
@@ -170,7 +170,7 @@ def test_a_tar_with_a_damaged_header_is_not_taken_to_end_there(tmp_path):
     second = data.index(b"1.png")
     data[second : second + 512] = b"x" * 512
     path.write_bytes(data)
-    found = survey([path])
+    found = find_pictures([path])
     assert len(found.found) == 1 and found.refused[0].reason.startswith(f"{path} is no tar or is damaged")
 
 
@@ -187,10 +187,10 @@ def test_sources_without_pictures_are_one_sentence(photos, tmp_path):
         "text.png": "no picture to train on",
     }.items():
         with pytest.raises(PMAVAEError, match=words) as error:
-            survey([tmp_path / source])
+            find_pictures([tmp_path / source])
         assert str(tmp_path / source) in str(error.value) and "\n" not in str(error.value)
     # One bad file among many is told, not fatal.
-    assert len(survey([tmp_path / "text.png", photos]).refused) == 1
+    assert len(find_pictures([tmp_path / "text.png", photos]).refused) == 1
 
 
 def test_classes_come_from_the_nearest_manifest_or_the_given_one(tmp_path):
@@ -204,7 +204,7 @@ def test_classes_come_from_the_nearest_manifest_or_the_given_one(tmp_path):
     (tmp_path / "sub" / "manifest.csv").write_text("file,checksum\na.png,123\n")  # of something else
 
     def kinds(classes=None):
-        return {e.name.removeprefix(f"{tmp_path}/"): e.kind for e in survey([tmp_path], classes).found}
+        return {e.name.removeprefix(f"{tmp_path}/"): e.kind for e in find_pictures([tmp_path], classes).found}
 
     assert kinds() == {
         "a.png": "painting",
@@ -239,7 +239,7 @@ def test_unusual_pixels_become_upright_rgb(tmp_path):
     image.putalpha(alpha)
     image.save(tmp_path / "clear.webp", lossless=True)
     Image.fromarray(grey).convert("LA").save(tmp_path / "la.png")
-    pixels = pixels_of(survey([tmp_path]))
+    pixels = pixels_of(find_pictures([tmp_path]))
     assert all(array.dtype == np.uint8 and array.shape[2] == 3 for array in pixels.values())
     np.testing.assert_array_equal(pixels["turned.png"], np.rot90(rgb, -1))
     np.testing.assert_array_equal(pixels["sixteen.png"], grey[..., None].repeat(3, 2))
@@ -251,7 +251,7 @@ def test_unusual_pixels_become_upright_rgb(tmp_path):
 
 
 def test_every_picture_is_there_whole_and_halved(photos, cache):
-    corpus = Corpus(cache)
+    corpus = Dataset(cache)
     shapes = [(view.width, view.height) for view in corpus.views]
     assert shapes == [(200, 140), (100, 70), (130, 260), (65, 130), (300, 300), (150, 150), (70, 64)]
     data = np.fromfile(cache, np.uint8)
@@ -271,7 +271,7 @@ def test_a_cache_is_used_again_until_the_pictures_change(photos, tmp_path):
 
     def used_again():
         calls.clear()
-        refused = open_or_build(survey([folder]), cache, lambda *done: calls.append(done))
+        refused = open_or_build(find_pictures([folder]), cache, lambda *done: calls.append(done))
         assert [refusal.name for refusal in refused] == [str(folder / "bad.png")]
         return not calls
 
@@ -281,18 +281,18 @@ def test_a_cache_is_used_again_until_the_pictures_change(photos, tmp_path):
     assert not used_again() and used_again()
     (folder / "manifest.csv").write_text("file,class\n0.png,painting\n")
     assert not used_again() and used_again()
-    assert Corpus(cache, {"painting": 1}).probabilities(64)[:2].sum() == pytest.approx(1)
+    assert Dataset(cache, {"painting": 1}).probabilities(64)[:2].sum() == pytest.approx(1)
     for damage in (b"", b"{}", b"[1, 2]", b"{"):
         cache.with_suffix(".json").write_bytes(damage)
         with pytest.raises(PMAVAEError, match=r"pictures\.u8 is not a whole cache"):
-            Corpus(cache)
+            Dataset(cache)
         assert not used_again() and used_again()
     cache.write_bytes(cache.read_bytes()[:-1])
     assert not used_again() and used_again()
 
 
 def test_a_build_that_fails_leaves_no_trace(photos, tmp_path, monkeypatch):
-    found = survey([photos])
+    found = find_pictures([photos])
     with pytest.raises(PMAVAEError, match=r"let it end in \.u8"):
         build_cache(found, photos / "0.png")
     cache = tmp_path / "pictures.u8"
@@ -304,21 +304,21 @@ def test_a_build_that_fails_leaves_no_trace(photos, tmp_path, monkeypatch):
         build_cache(found, cache, interrupt)
     with pytest.raises(PMAVAEError, match="no picture could be decoded"):
         build_cache(replace(found, found=[replace(found.found[0], source=str(tmp_path / "x.png"))]), cache)
-    usage = corpus_module.shutil.disk_usage(tmp_path)
-    needed = sum(view.height * view.width * 3 for view in Corpus(photos / "cache" / "pictures.u8").views)
-    monkeypatch.setattr(corpus_module.shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
+    usage = dataset_module.shutil.disk_usage(tmp_path)
+    needed = sum(view.height * view.width * 3 for view in Dataset(photos / "cache" / "pictures.u8").views)
+    monkeypatch.setattr(dataset_module.shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
     with pytest.raises(PMAVAEError, match=r"make room, or put the cache elsewhere"):
         build_cache(found, cache)
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(corpus_module.shutil, "disk_usage", lambda _: usage._replace(free=needed))
+    monkeypatch.setattr(dataset_module.shutil, "disk_usage", lambda _: usage._replace(free=needed))
     build_cache(found, cache)
 
 
 def test_crops_are_a_function_of_seed_step_and_row(cache):
-    corpus = Corpus(cache)
+    corpus = Dataset(cache)
     batch = corpus.crops(6, 64, seed=1, step=5)
     assert batch.shape == (6, 64, 64, 3) and batch.dtype == np.uint8
-    np.testing.assert_array_equal(batch, Corpus(cache).crops(6, 64, seed=1, step=5))
+    np.testing.assert_array_equal(batch, Dataset(cache).crops(6, 64, seed=1, step=5))
     for other in ({"seed": 2, "step": 5}, {"seed": 1, "step": 6}, {"seed": 5, "step": 1}):
         assert (corpus.crops(6, 64, **other) != batch).any(axis=(1, 2, 3)).all()
     floats = corpus.batch(6, 64, seed=1, step=5)
@@ -334,7 +334,7 @@ rows = st.integers(0, 9)
     seed=st.integers(0, 2**63), step=st.integers(0, 2**40), first=rows, count=rows, size=st.integers(32, 130)
 )
 def test_parts_of_a_batch_are_its_rows_and_lie_in_their_pictures(cache, seed, step, first, count, size):
-    corpus = Corpus(cache)
+    corpus = Dataset(cache)
     places = []
     cut = corpus._crop
 
@@ -354,7 +354,7 @@ def test_parts_of_a_batch_are_its_rows_and_lie_in_their_pictures(cache, seed, st
 @settings(deadline=None)
 @given(vertical=st.floats(0, 1, exclude_max=True), horizontal=st.floats(0, 1, exclude_max=True))
 def test_a_crop_is_a_square_of_its_picture(cache, vertical, horizontal):
-    corpus = Corpus(cache)
+    corpus = Dataset(cache)
     view = corpus.views[2]
     crop = corpus._crop(view, 64, vertical, horizontal)
     pixels = np.fromfile(cache, np.uint8)[view.offset :][: 130 * 260 * 3].reshape(260, 130, 3)
@@ -367,8 +367,8 @@ def test_half_of_the_crops_are_mirrored(tmp_path):
     ramp = np.zeros((80, 80, 3), np.uint8)
     ramp[...] = np.arange(80)[None, :, None] * 3
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
-    build_cache(survey([tmp_path]), tmp_path / "pictures.u8")
-    crops = Corpus(tmp_path / "pictures.u8").crops(400, 70, seed=0, step=0).astype(int)
+    build_cache(find_pictures([tmp_path]), tmp_path / "pictures.u8")
+    crops = Dataset(tmp_path / "pictures.u8").crops(400, 70, seed=0, step=0).astype(int)
     rising = crops[:, 0, -1, 0] > crops[:, 0, 0, 0]
     steps = np.diff(crops[..., 0], axis=2)
     assert (np.abs(steps) == 3).all() and (steps[:, 0, 0] > 0).tolist() == rising.tolist()
@@ -376,14 +376,14 @@ def test_half_of_the_crops_are_mirrored(tmp_path):
 
 
 def test_crops_follow_the_shares_and_within_a_class_the_area(cache):
-    corpus = Corpus(cache, {"photo": 0.6, "painting": 0.2, "render": 0.2})
+    corpus = Dataset(cache, {"photo": 0.6, "painting": 0.2, "render": 0.2})
     chances = corpus.probabilities(64)
     assert chances[:2].sum() == pytest.approx(0.25)  # the share of renders, which are not there, is shared
     assert chances[4] / chances[5] == pytest.approx(4) and chances.sum() == pytest.approx(1)
     # Smaller views drop out, and their class keeps its share.
     chances = corpus.probabilities(120)
     assert chances[1] == 0 and chances[0] == pytest.approx(0.25)
-    assert Corpus(cache).probabilities(64)[0] == pytest.approx(
+    assert Dataset(cache).probabilities(64)[0] == pytest.approx(
         200 * 140 / sum(view.width * view.height for view in corpus.views)
     )
     assert corpus.largest_crop == 300
@@ -402,17 +402,17 @@ def test_crops_follow_the_shares_and_within_a_class_the_area(cache):
 
 def test_crops_that_nobody_can_draw_are_refused(cache):
     with pytest.raises(PMAVAEError, match="no picture of the corpus has 301 px"):
-        Corpus(cache).crops(1, 301, seed=0, step=0)
+        Dataset(cache).crops(1, 301, seed=0, step=0)
     with pytest.raises(PMAVAEError, match="no picture of 300 px on both sides is of a class with a share"):
-        Corpus(cache, {"painting": 1}).crops(1, 300, seed=0, step=0)
+        Dataset(cache, {"painting": 1}).crops(1, 300, seed=0, step=0)
 
 
 def test_flat_crops_are_drawn_again_whatever_their_colour(tmp_path):
     pixels = np.full((200, 400, 3), (30, 90, 200), np.uint8)  # a blue sky …
     pixels[:, 300:] = np.asarray(picture((100, 200)))  # … beside something
     Image.fromarray(pixels).save(tmp_path / "sky.png")
-    build_cache(survey([tmp_path]), tmp_path / "pictures.u8")
-    crops = Corpus(tmp_path / "pictures.u8").crops(200, 64, seed=0, step=0)
+    build_cache(find_pictures([tmp_path]), tmp_path / "pictures.u8")
+    crops = Dataset(tmp_path / "pictures.u8").crops(200, 64, seed=0, step=0)
     assert (crops.reshape(200, -1, 3).std(axis=1).mean(axis=1) < 2).mean() < 0.08  # 0.5 if drawn once
 
 
