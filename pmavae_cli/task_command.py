@@ -47,12 +47,18 @@ def task_command(task: Task) -> TaskCommand:
         options = RunOptions.take(ctx, values)
         ctx.exit(_run(task, inputs, values, options, ctx.find_object(Registry)))
 
-    single = [p.human_readable_name for p in task.params if isinstance(p.type, PictureType)]
-    styles = [
-        p.human_readable_name
-        for p in task.params
-        if isinstance(p.type, StyleType) and isinstance(p, click.Argument)
-    ]
+    about = (
+        f"{task.help}\n\n{task.input_name} is a picture ({READABLE_NAMES}), a latent file, a folder of "
+        "these, a glob, or - for stdin."
+    )
+    for param in task.params:
+        if isinstance(param.type, PictureType):
+            about += f" {param.human_readable_name} is one picture or latent file."
+        elif isinstance(param.type, StyleType) and isinstance(param, click.Argument):
+            about += (
+                f" {param.human_readable_name} is a picture, a latent file, a style file (of pmavae encode "
+                "--only style) or a folder of these, with :WEIGHT after it where it has one."
+            )
     common = common_options(task.params)
     operand = click.Argument(
         ["inputs"], nargs=-1, required=True, type=ANY_FILE, metavar=f"{task.input_name}..."
@@ -62,14 +68,7 @@ def task_command(task: Task) -> TaskCommand:
         callback=callback,
         params=[operand, *task.params, *common],
         short_help=task.help,
-        help=f"{task.help}\n\n{task.input_name} is a picture ({READABLE_NAMES}), a latent file, "
-        "a folder of these, a glob, or - for stdin."
-        + "".join(f" {name} is one picture or latent file." for name in single)
-        + "".join(
-            f" {name} is a picture, a latent file, a style file (of pmavae encode --only style) or a folder "
-            "of these, with :WEIGHT after it where it has one."
-            for name in styles
-        ),
+        help=about,
     )
     command.common = common
     return command
@@ -123,12 +122,10 @@ def _run(
                 console.skipped(job.name, job.named, output.name, task.name)
         if not all(output.exists for output in job.outputs):
             to_do.append(job)
-    failed = bool(failures)
     if to_do and options.ray:
         from pmavae_cli.ray.client import run_on_ray
 
         run_on_ray(task, values, options, console, to_do)
-        failed |= console.failures > 0
     elif to_do:
         # Threads that spin while they wait for each other cost a busy machine whole seconds a picture.
         # Read when torch is loaded, which is now.
@@ -139,8 +136,7 @@ def _run(
         runner = Runner(task, values, options, console, registry)
         if not runner.failures.ended:
             runner.run(to_do)
-        failed |= runner.failures.any
-    return int(failed)
+    return int(console.failures > 0)
 
 
 def _with_sources(
@@ -152,20 +148,20 @@ def _with_sources(
     """
     from pmavae_cli.run.inputs import InputError, single_input, style_inputs
 
-    values, sources = dict(values), []
+    sources: list[Source] = []
     missing: list[tuple[str, InputError]] = []
 
-    def find(value: Any, what: str, mask: bool) -> Any:
+    def single(value: Any, what: str, mask: bool) -> Any:
         if isinstance(value, tuple):
-            return tuple(find(part, what, mask) for part in value)
+            return tuple(single(part, what, mask) for part in value)
         if value is None:
             return None
         sources.append(single_input(value, what, mask))
         return sources[-1]
 
-    def find_styles(value: Any) -> tuple[StyleSource, ...]:
+    def styles(value: WeightedPath | tuple[WeightedPath, ...] | None) -> tuple[StyleSource, ...]:
         found: list[StyleSource] = []
-        for argument in [value] if isinstance(value, WeightedPath) else value:
+        for argument in [value] if isinstance(value, WeightedPath) else value or ():
             try:
                 found += style_inputs(argument)
             except InputError as error:
@@ -173,12 +169,13 @@ def _with_sources(
         sources.extend(found)
         return tuple(found)
 
+    values = dict(values)
     for param in task.params:
         if isinstance(param.type, StyleType) and param.name:
-            values[param.name] = find_styles(() if values[param.name] is None else values[param.name])
+            values[param.name] = styles(values[param.name])
         elif isinstance(param.type, PictureType | MaskType) and param.name:
             what = param.opts[-1] if isinstance(param, click.Option) else param.human_readable_name
-            values[param.name] = find(values[param.name], what, isinstance(param.type, MaskType))
+            values[param.name] = single(values[param.name], what, isinstance(param.type, MaskType))
     return values, sources, missing
 
 

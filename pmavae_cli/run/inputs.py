@@ -89,14 +89,15 @@ def find_inputs(
     """
     inputs = Inputs(many=len(arguments) > 1)
     for argument in arguments:
+        search = _Search(recursive, output)
         try:
-            found = _expand(argument, own_outputs, _Tree(output) if recursive else None)
+            found, many = _expand(argument, own_outputs, search)
         except InputError as error:
             inputs.failures.append((argument, error))
         else:
-            inputs.sources += found.sources
-            inputs.failures += found.failures
-            inputs.many |= found.many
+            inputs.sources += found
+            inputs.failures += search.failures
+            inputs.many |= many
     return inputs
 
 
@@ -113,61 +114,61 @@ def single_input(argument: str, what: str, mask: bool = False) -> Source:
 
 def style_inputs(argument: WeightedPath) -> tuple[StyleSource, ...]:
     """The files that a STYLE names; those of a folder share its weight."""
-    found = _expand(argument.path, lambda path: ()).sources
+    found, _ = _expand(argument.path, lambda path: (), _Search())
     return tuple(StyleSource(source.name, source.path, argument.weight / len(found)) for source in found)
 
 
 @dataclass
-class _Tree:
-    """A search that goes into sub-folders."""
+class _Search:
+    """A search of the folders that an argument names."""
 
-    output: Path | None
+    recursive: bool = False
+    output: Path | None = None  # a folder that is left out
+    failures: list[tuple[str, InputError]] = field(default_factory=list)  # of folders within these
     folders: dict[Path, Path] = field(default_factory=dict)  # of each file, below the folder it was found in
-    failures: list[tuple[str, InputError]] = field(default_factory=list)
 
     def files(self, root: Path) -> list[Path]:
-        """The files below a folder that were not found before."""
-        found, unread = files_below(root, _is_candidate, self.output)
-        self.failures += [(str(folder), _cannot_be_read(folder, reason)) for folder, reason in unread]
+        """The files of a folder, or with those below it, that were not found before."""
+        if self.recursive:
+            found, unread = files_below(root, _is_candidate, self.output)
+            self.failures += [(str(folder), _cannot_be_read(folder, reason)) for folder, reason in unread]
+        else:
+            try:
+                found = [path for path in root.iterdir() if _is_candidate(path)]
+            except OSError as reason:
+                raise _cannot_be_read(root, reason) from None
         new = [path for path in found if path not in self.folders]
         self.folders |= {path: path.parent.relative_to(root) for path in new}
         return new
 
 
 def _expand(
-    argument: str, own_outputs: Callable[[Path], Iterable[Path]], tree: _Tree | None = None
-) -> Inputs:
-    """The files of an argument; many where it names a group of files."""
+    argument: str, own_outputs: Callable[[Path], Iterable[Path]], search: _Search
+) -> tuple[list[Source], bool]:
+    """The files of an argument, and whether it names a group of files."""
     if argument == STDIN:
-        return Inputs([Source("stdin", None)])
+        return [Source("stdin", None)], False
     # A file may well be called "[1].jpg": a pattern is what does not exist.
     if glob.has_magic(argument) and not os.path.lexists(argument):
         matches = sorted(map(Path, glob.iglob(argument, recursive=True)))  # noqa: PTH207, absolute patterns too
-        files = [file for path in matches if tree and path.is_dir() for file in tree.files(path)]
+        files = [
+            file for path in matches if search.recursive and path.is_dir() for file in search.files(path)
+        ]
         met = set(files)
         files += [path for path in matches if not path.is_dir() and path not in met]
         if not files:
             raise InputError(f"{argument} matches no file: check the pattern")
     elif stat.S_ISDIR(_mode_of_input(argument)):
-        files = tree.files(Path(argument)) if tree else _files_in(Path(argument))
+        files = search.files(Path(argument))
         written = {output for path in files for output in own_outputs(path)}
         files = [path for path in files if path not in written]
-        if not files and not (tree and tree.failures):
+        if not files and not search.failures:
             raise InputError(f"{argument} has no pictures or latent files in it: name another folder")
     else:
-        return Inputs([Source(argument, Path(argument))])
-    below = tree.folders if tree else {}
+        return [Source(argument, Path(argument))], False
     # Every machine that shares a folder has to find one order, so names that sort alike are told apart.
     files.sort(key=lambda path: (_natural(path), str(path)))
-    sources = [Source(str(path), path, folder=below.get(path, Path())) for path in files]
-    return Inputs(sources, tree.failures if tree else [], many=True)
-
-
-def _files_in(folder: Path) -> list[Path]:
-    try:
-        return [path for path in folder.iterdir() if _is_candidate(path)]
-    except OSError as reason:
-        raise _cannot_be_read(folder, reason) from None
+    return [Source(str(path), path, folder=search.folders.get(path, Path())) for path in files], True
 
 
 def _cannot_be_read(folder: Path, reason: OSError) -> InputError:

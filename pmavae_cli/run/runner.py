@@ -44,12 +44,11 @@ class Failures:
     console: Console
     task: str
     fail_fast: bool
-    any: bool = False  # some input or style so far, which has then been said
 
     @property
     def ended(self) -> bool:
         """Whether something failed after which nothing more is to be done."""
-        return self.any and self.fail_fast
+        return self.fail_fast and self.console.failures > 0
 
     @contextmanager
     def reported(self, name: str) -> Iterator[None]:
@@ -68,7 +67,6 @@ class Failures:
                 message = str(error)
             else:
                 message = describe_error(error)
-            self.any = True
             self.console.failure(name, self.task, error, message)
 
 
@@ -284,7 +282,14 @@ class CacheError(PMAVAEError):
 
 def cache_folder(plugin: str, environment: Mapping[str, str] = os.environ) -> Path:
     """The cache folder of a plugin, made where there is none; raises CacheError where that cannot be."""
-    folder = _base(environment) / "plugins" / _file_name(plugin)
+    if chosen := environment.get(CACHE):
+        base = Path(chosen).expanduser().absolute()
+    else:
+        import platformdirs  # not for every start
+
+        base = platformdirs.user_cache_path("pmavae", appauthor=False)
+    # One folder, whatever an entry point is called.
+    folder = base / "plugins" / (re.sub(r"[^a-z0-9]+", "-", plugin.lower()).strip("-") or "plugin")
     reason = "no permission to write"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -297,19 +302,6 @@ def cache_folder(plugin: str, environment: Mapping[str, str] = os.environ) -> Pa
             "written"
         )
     return folder
-
-
-def _base(environment: Mapping[str, str]) -> Path:
-    if chosen := environment.get(CACHE):
-        return Path(chosen).expanduser().absolute()
-    import platformdirs  # not for every start
-
-    return platformdirs.user_cache_path("pmavae", appauthor=False)
-
-
-def _file_name(plugin: str) -> str:
-    """Of one folder, whatever an entry point is called."""
-    return re.sub(r"[^a-z0-9]+", "-", plugin.lower()).strip("-") or "plugin"
 
 
 PICTURE_SIDE = 2048  # px of the longer side of a style's picture, at most
