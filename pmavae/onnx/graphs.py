@@ -226,20 +226,14 @@ def largest_error(
 ) -> float:
     """The largest absolute difference to the model in torch, over pictures of these sizes."""
     session = open_session(graph, threads)
-    network: nn.Module
-    if graph.name == "encoder":
-        network = EncoderGraph(model)
-    else:
-        network = DecoderGraph(model, paint=properties(graph.model)["paint"] == "yes")
     worst = 0.0
     for seed, (height, width) in enumerate(sizes):
         given: tuple[Tensor, ...] = (example_picture(height, width, seed),)
+        expected = latents = EncoderGraph(model)(*given)
         if graph.name == "decoder":
-            base, detail, style = EncoderGraph(model)(*given)
-            style[:, -1] = seed % 2  # the paint amount: without paint, and with
-            given = (base, detail, style)
-        expected = network(*given)
-        expected = expected if isinstance(expected, tuple) else (expected,)
+            latents[2][:, -1] = seed % 2  # the paint amount: without paint, and with
+            paint = properties(graph.model)["paint"] == "yes"
+            given, expected = latents, (DecoderGraph(model, paint)(*latents),)
         names = [value.name for value in session.get_inputs()]
         found = session.run(None, {n: x.contiguous().numpy() for n, x in zip(names, given, strict=True)})
         for ours, theirs in zip(expected, found, strict=True):

@@ -142,9 +142,8 @@ def paint(
         style_side = min(LONGEST, round(side * refining.style_scale))
         scaled = mixture(small, [(resized(x, style_side), weight) for x, weight in styles], strength)
         start = recolour(small, scaled) if painted is None else _enlarged(painted, *small.shape[2:])
-        before = done
 
-        def report(step: int, loss: float, before: int = before) -> None:
+        def report(step: int, loss: float, before: int = done) -> None:
             refining.on_step(before + step, of, loss)
 
         painted = refine(

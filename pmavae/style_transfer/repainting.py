@@ -82,7 +82,7 @@ def repaint_by_steps(
     """
     if strength == 0:
         return plain
-    device = next(refining.network.parameters()).device
+    device = refining.network.device
     content = Strips(plain, device)
     pictures = [(to_tensor(picture).to(device), weight) for picture, weight in styles]
     painted = paint(content, pictures, refining, strength)
