@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pmavae.network_configs import FEATURE_NETWORK, LITE0
 from pmavae.pretrained.weights import save_weights
@@ -38,15 +39,10 @@ def converted() -> FeatureNetwork:
 
 
 def _fold(into: nn.Conv2d, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """One convolution that does what a convolution and a batch norm in evaluation mode do."""
-    assert into.bias is not None and norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    into.weight.copy_(conv.weight * scale[:, None, None, None])
-    into.bias.copy_(norm.bias - norm.running_mean * scale)
+    into.load_state_dict(fuse_conv_bn_eval(conv, norm).state_dict())
 
 
 def main() -> None:
-    """See the module."""
     parser = argparse.ArgumentParser(description="Write the feature network as a weights file.")
     parser.add_argument("out", type=Path)
     save_weights(parser.parse_args().out, converted().state_dict(), LITE0, WEIGHTS_ID)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pmavae.network_configs import RestorationConfig
 from pmavae.restoration.levels import Levels
@@ -79,7 +80,7 @@ def _row(
         low, high = config.jpeg
         # Half of them in the lowest quarter, where there is most to repair.
         quality = low + int(random.random() ** 2 * (high - low + 1))
-        stored = recompress(pixels.astype(np.uint8), quality, halve=bool(random.integers(2)))
+        stored, _ = recompress(pixels.astype(np.uint8), quality, halve=bool(random.integers(2)))
         pixels = stored.astype(np.float32)
     if scale == 1:
         pixels = pixels[top : top + side, left : left + side]
@@ -109,13 +110,19 @@ def photon_noise(
     return (random.poisson(pixels / gain) * gain).astype(np.float32)
 
 
-def recompress(pixels: NDArray[np.uint8], quality: int, halve: bool) -> NDArray[np.uint8]:
-    """The pixels after a JPEG file of an IJG quality, with colour at half the size (4:2:0) or in full."""
+def recompress(
+    pixels: NDArray[np.uint8], quality: int, halve: bool
+) -> tuple[NDArray[np.uint8], dict[int, list[int]]]:
+    """The pixels after a JPEG file of an IJG quality, with colour at half the size (4:2:0) or in full.
+
+    And the file's quantisation tables.
+    """
     stream = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(pixels))
     image.save(stream, "JPEG", quality=quality, subsampling=2 if halve else 0)
-    with Image.open(stream) as decoded:
-        return np.asarray(decoded)
+    stream.seek(0)
+    with JpegImageFile(stream) as decoded:
+        return np.asarray(decoded), decoded.quantization
 
 
 def _generator(seed: int, step: int, row: int) -> np.random.Generator:

@@ -6,7 +6,8 @@ A codec is judged as the product would show it: through the bytes of a latent fi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,11 @@ def psnr_and_ssim(result: Tensor, original: Tensor) -> dict[str, float]:
     """PSNR (dB) and SSIM of (1, 3, H, W) in [0, 1], rounded to 8 bits, against the original."""
     result = (result * 255).round() / 255
     return {"psnr": float(psnr(result, original)), "ssim": float(ssim(result, original))}
+
+
+def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of rows with the same names; nothing of none."""
+    return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]} if rows else {}
 
 
 def stored_decibels(value: float) -> float | None:

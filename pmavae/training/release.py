@@ -22,7 +22,7 @@ from pmavae.autoencoder import PMAVAE
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.files.tensors import write_atomically
 from pmavae.pretrained.manifest import weights_folder
-from pmavae.pretrained.network import Pretrained, load_task_model
+from pmavae.pretrained.network import load_task_model
 from pmavae.pretrained.resolve import resolve
 from pmavae.pretrained.weights import load_weights, save_weights
 from pmavae.training.config import read_config
@@ -31,25 +31,6 @@ from pmavae.training.objectives import OBJECTIVES
 
 INVISIBLE = 45.0  # dB from which on nobody sees a difference
 VELOCITY = "velocity_kodak24"  # error of a texture prior
-
-
-def measure(
-    run: Path, evaluate: Path, paint_scale: float = 1.0, codec: str | Path | None = None
-) -> tuple[Pretrained, str, dict[str, float | None]]:
-    """Load a run's weights, of any kind, and measure them: the model, its task, its scores by name.
-
-    `codec` is the autoencoder of a texture prior, by default that of its preset. A score is None for infinite
-    decibels, which JSON has not. Raises PMAVAEError where that cannot be.
-    """
-    task = getattr(load_weights(resolve(run).path).config, "task", "base")
-    if task != "base" and paint_scale != 1:
-        raise WeightsError(f"{run} has weights of the task {task}, without paint: leave its scale at 1")
-    if task not in OBJECTIVES:
-        task = "base"  # which these weights are then refused for
-    model = load_task_model(run, task)
-    if task == "base":
-        scale_paint(model, paint_scale)
-    return model, task, OBJECTIVES[task].measure(model, evaluate, codec)
 
 
 def standing(scores: Mapping[str, float | None]) -> float:
@@ -89,16 +70,26 @@ def release(
     paint_scale: float = 1.0,
     codec: str | Path | None = None,
 ) -> dict[str, object]:
-    """Write `folder/ID.safetensors` and its manifest row; returns the row.
+    """Measure a run's weights, write `folder/ID.safetensors` and its manifest row; returns the row.
 
-    Raises WeightsError where their `standing` is below that of the weights of the same task and preset by
-    more than `tolerance`.
+    `codec` is the autoencoder of a texture prior, by default that of its preset. Raises WeightsError where
+    their `standing` is below that of the weights of the same task and preset by more than `tolerance`.
     """
     path, manifest_path = folder / f"{weights_id}.safetensors", folder / "manifest.json"
     manifest = json.loads(manifest_path.read_text())
     if any(row["id"] == weights_id for row in manifest["weights"]):
         raise WeightsError(f"{weights_id} is released already: latent files name it, so choose a new id")
-    model, task, scores = measure(run, evaluate, paint_scale, codec)
+    task = getattr(load_weights(resolve(run).path).config, "task", "base")
+    if task != "base" and paint_scale != 1:
+        raise WeightsError(f"{run} has weights of the task {task}, without paint: leave its scale at 1")
+    if task not in OBJECTIVES:
+        task = "base"  # which these weights are then refused for
+    model = load_task_model(run, task)
+    recipe: dict[str, object] = {f"part_{i}": read_config(part) for i, part in enumerate(recipes, 1)}
+    if task == "base":
+        scale_paint(model, paint_scale)
+        recipe["paint_scale"] = paint_scale
+    scores = OBJECTIVES[task].measure(model, evaluate, codec)
     replaced = [
         row for row in manifest["weights"] if (row["preset"], row["task"]) == (model.config.preset, task)
     ]
@@ -109,9 +100,6 @@ def release(
             raise WeightsError(
                 f"{run} has {ours}{unit}, {row['id']} has {theirs}{unit}: nothing was released"
             )
-    recipe: dict[str, object] = {f"part_{i}": read_config(part) for i, part in enumerate(recipes, 1)}
-    if task == "base":
-        recipe["paint_scale"] = paint_scale
     save_weights(path, model.state_dict(), model.config, weights_id, torch.float16)
     entry: dict[str, object] = {
         "id": weights_id,

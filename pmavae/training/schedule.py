@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Protocol
 
 from pmavae.training.phases import Phase
 
@@ -46,34 +45,21 @@ def position(phases: Sequence[Phase], progress: float) -> Position:
     return Position(progress, index, phases[index], within)
 
 
-class Clock(Protocol):
-    """How far a run has come."""
+@dataclass
+class Clock:
+    """How far a run has come: of a number of steps, or else of a time in seconds over all its sessions."""
+
+    steps: int = 0
+    limit: float = 0.0
+    first: int = 0  # step, where the run branched off another
+    started: float = field(default_factory=time.monotonic)
+
+    def begin(self, first: int, elapsed: float) -> None:
+        """Start to count now, after what earlier sessions took, in seconds."""
+        self.first, self.started = first, time.monotonic() - elapsed
 
     def progress(self, step: int) -> float:
         """0 to 1, before this step."""
-
-
-@dataclass
-class StepClock:
-    """A run of a given number of steps."""
-
-    steps: int
-    first: int = 0  # where it branched off another run
-
-    def progress(self, step: int) -> float:
-        return min(1.0, (step - self.first) / self.steps)
-
-
-class TimeClock:
-    """A run of a given time in seconds, over all its sessions."""
-
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
-        self.begin()
-
-    def begin(self, elapsed: float = 0.0) -> None:
-        """Start to count now, after what earlier sessions took, in seconds."""
-        self.started = time.monotonic() - elapsed
-
-    def progress(self, step: int) -> float:
+        if self.steps:
+            return min(1.0, (step - self.first) / self.steps)
         return min(1.0, (time.monotonic() - self.started) / self.limit)

@@ -15,12 +15,13 @@ from small_restorers import saved, tinted, untrained
 
 from pmavae.restoration.levels import Levels
 from pmavae.training.degradation import shrink
+from pmavae.training.evaluation import SCORE
 from pmavae.training.objectives.restoration import (
     CONDITIONS,
+    Restoration,
     fidelity,
     luma,
     make_trial,
-    restoration_scores,
     restored,
 )
 
@@ -130,14 +131,15 @@ def test_trials_are_what_the_field_makes_them():
 
 def test_scores_of_a_folder_are_the_means_of_its_pictures(pictures):
     model = tinted("denoise", 3 / 255)
-    scores = restoration_scores(model, pictures)
-    assert list(scores) == ["noise15", "noise25", "noise50", "jpeg10", "jpeg20", "jpeg40", "clean"]
+    scores = Restoration.measure(model, pictures)
+    names = ["noise15", "noise25", "noise50", "jpeg10", "jpeg20", "jpeg40", "clean"]
+    assert list(scores) == [f"{SCORE}_{name}" for name in names]
     trials = [
         make_trial(np.asarray(picture((98, 81), seed)), CONDITIONS["noise25"], seed) for seed in range(2)
     ]
     expected = statistics.fmean(fidelity(trial, restored(model, trial)).psnr for trial in trials)
-    assert scores["noise25"] == pytest.approx(expected)
-    assert scores["clean"] == pytest.approx(20 * math.log10(255 * math.sqrt(3) / 3), abs=0.1)
+    assert scores[f"{SCORE}_noise25"] == pytest.approx(expected, abs=1e-3)
+    assert scores[f"{SCORE}_clean"] == pytest.approx(20 * math.log10(255 * math.sqrt(3) / 3), abs=0.1)
 
 
 def test_weights_are_compared_and_everything_is_kept(pmavae, pictures, denoiser, tmp_path):

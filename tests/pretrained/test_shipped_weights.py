@@ -119,7 +119,7 @@ def test_the_shipped_denoiser_takes_jpeg_artefacts_out():
     model = Restorer.from_pretrained("tiny", task="denoise")
     for name in ("content-ridge.jpg", "content-seeds.jpg", "style-orange-trees.jpg"):
         clean = np.asarray(read(name))
-        damaged = recompress(clean, 10, halve=True)
+        damaged, _ = recompress(clean, 10, halve=True)
         levels = estimate_levels(damaged)
         assert levels.jpeg == 10
         restored = restore_pixels(model, damaged, levels)

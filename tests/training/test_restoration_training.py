@@ -29,7 +29,7 @@ from pmavae.training.run_folder import (
     save_checkpoint,
     usable_phases,
 )
-from pmavae.training.schedule import StepClock
+from pmavae.training.schedule import Clock
 from pmavae.training.sources import find_pictures
 from pmavae.training.trainer import Trainer
 
@@ -58,7 +58,7 @@ def trainer(cache, task, steps, **settings):
     objective.open(cache)
     torch.manual_seed(0)
     device = torch.device("cpu")
-    return Trainer(objective, Restorer(SMALL[task]), config, StepClock(steps), Processes(device))
+    return Trainer(objective, Restorer(SMALL[task]), config, Clock(steps), Processes(device))
 
 
 def objective(task):

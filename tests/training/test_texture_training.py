@@ -22,7 +22,7 @@ from pmavae.training.distributed import Processes
 from pmavae.training.objectives.texture import TextureStatistics, velocity_error
 from pmavae.training.release import VELOCITY, release
 from pmavae.training.run_folder import checkpoints, load_checkpoint, save_checkpoint
-from pmavae.training.schedule import StepClock
+from pmavae.training.schedule import Clock
 from pmavae.training.sources import find_pictures
 from pmavae.training.trainer import Trainer
 
@@ -53,7 +53,7 @@ def trainer(cache, steps, **settings):
     config, model = config_from_dict(data | settings), codec()
     objective = objective_of(model, config)
     objective.open(cache)
-    clock, processes = StepClock(steps), Processes(torch.device("cpu"))
+    clock, processes = Clock(steps), Processes(torch.device("cpu"))
     return Trainer(objective, prior(model, active=False), config, clock, processes)
 
 

@@ -17,7 +17,7 @@ from pmavae.training.evaluation import reconstruction_scores
 from pmavae.training.objectives.base import Draws
 from pmavae.training.objectives.reconstruction import Codec, fit_decoder, fit_encoder, moved
 from pmavae.training.run_folder import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
-from pmavae.training.schedule import StepClock
+from pmavae.training.schedule import Clock
 from pmavae.training.sources import find_pictures
 from pmavae.training.trainer import Trainer, TrainingError
 
@@ -62,7 +62,7 @@ def trainer(cache, steps=20, network=None, **settings):
     objective.features = network
     objective.open(cache)
     torch.manual_seed(0)
-    return Trainer(objective, PMAVAE(CONFIG), config, StepClock(steps), Processes(torch.device("cpu")))
+    return Trainer(objective, PMAVAE(CONFIG), config, Clock(steps), Processes(torch.device("cpu")))
 
 
 def stop_after(count):

@@ -11,7 +11,7 @@ from pmavae.training.objectives.reconstruction import Codec
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.phases import DEFAULT_PHASES, Phase
 from pmavae.training.run_folder import RunFolder, resolve_config, usable_phases
-from pmavae.training.schedule import StepClock, TimeClock, position
+from pmavae.training.schedule import Clock, position
 
 
 def resolve(folder, **options):
@@ -143,13 +143,13 @@ def test_the_rate_rises_then_falls_to_the_final_rate():
 @given(st.integers(1, 5000), st.integers(1, 9), st.integers(1, 9))
 def test_steps_are_shared_out_as_the_phases_say(steps, one, two):
     phases = (Phase("a", one, crop=32, batch=1), Phase("b", two, crop=32, batch=1))
-    clock = StepClock(steps)
+    clock = Clock(steps)
     counts = [position(phases, clock.progress(step)).index for step in range(steps)]
     assert counts == sorted(counts)
     assert abs(counts.count(0) - steps * one / (one + two)) <= 1
 
 
 def test_time_goes_on_where_earlier_sessions_left_it():
-    clock = TimeClock(1000.0)
-    clock.begin(elapsed=500.0)
+    clock = Clock(limit=1000.0)
+    clock.begin(0, elapsed=500.0)
     assert 0.5 <= clock.progress(0) < 0.51

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.pretrained.network import Pretrained
 from pmavae.training.config import TrainConfig
 from pmavae.training.dataset import Dataset
-from pmavae.training.evaluation import preview_grid
+from pmavae.training.evaluation import means, preview_grid
 from pmavae.training.perceptual import PerceptualNetwork
 from pmavae.training.phases import Phase
 
@@ -157,7 +156,7 @@ class Objective(ABC, Generic[M, D]):
     def scores(self, model: M, pictures: Sequence[Any]) -> dict[str, float]:
         """The means of `score`, by name."""
         rows = [self.score(model, picture, number) for number, picture in enumerate(pictures)]
-        return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]} if rows else {}
+        return means(rows)
 
     @torch.no_grad()
     def preview(self, model: M, pictures: Sequence[Any]) -> Tensor | None:

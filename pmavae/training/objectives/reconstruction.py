@@ -5,7 +5,6 @@ A codec starts as a linear one, fitted to some crops: `linear_start`.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -24,7 +23,7 @@ from pmavae.pretrained.manifest import WeightsIndex
 from pmavae.style_transfer.distances import Wanted, content_distance, style_distances
 from pmavae.training.config import TrainConfig
 from pmavae.training.dataset import Dataset, to_device
-from pmavae.training.evaluation import SCORE, psnr_and_ssim, reconstruction_scores, stored_decibels
+from pmavae.training.evaluation import SCORE, means, psnr_and_ssim, reconstruction_scores, stored_decibels
 from pmavae.training.growth import grown
 from pmavae.training.losses import edge_loss, kl_loss, pixel_loss
 from pmavae.training.objectives.base import Draws, Objective, Outcome, blank
@@ -173,10 +172,8 @@ class Codec(Objective[PMAVAE, Crops]):
 
     @staticmethod
     def measure(model: PMAVAE, pictures: Path, codec: str | Path | None = None) -> dict[str, float | None]:
-        scores = reconstruction_scores(model, pictures).values()
-        similarity = round(statistics.fmean(score["ssim"] for score in scores), 4)
-        mean = stored_decibels(statistics.fmean(score["psnr"] for score in scores))
-        return {SCORE: mean, "ssim_kodak24": similarity}
+        found = means(list(reconstruction_scores(model, pictures).values()))
+        return {SCORE: stored_decibels(found["psnr"]), "ssim_kodak24": round(found["ssim"], 4)}
 
 
 def sample(mean: Tensor, logvar: Tensor, draws: Draws) -> Tensor:

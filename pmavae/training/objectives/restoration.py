@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from pmavae.errors import PMAVAEError
@@ -25,9 +21,10 @@ from pmavae.restoration.network import Restorer, enlarge
 from pmavae.restoration.tiles import restore_pixels, restore_whole
 from pmavae.training.config import TrainConfig
 from pmavae.training.dataset import to_device
-from pmavae.training.degradation import Damaged, crop_side, damage, scale_of, shrink
+from pmavae.training.degradation import Damaged, crop_side, damage, recompress, scale_of, shrink
 from pmavae.training.evaluation import (
     SCORE,
+    means,
     picture_paths,
     psnr_and_ssim,
     read_rgb,
@@ -98,8 +95,13 @@ class Restoration(Objective[Restorer, Damaged]):
 
     @staticmethod
     def measure(model: Restorer, pictures: Path, codec: str | Path | None = None) -> dict[str, float | None]:
-        scores = restoration_scores(model, pictures)
-        return {f"{SCORE}_{name}": stored_decibels(value) for name, value in scores.items()}
+        """The PSNR of each condition that the network can be put to."""
+        conditions, rows = conditions_of(model.config), []
+        for number, path in enumerate(picture_paths(pictures)):
+            picture = read_rgb(path)
+            trials = [make_trial(picture, condition, number) for condition in conditions]
+            rows.append({t.condition.name: fidelity(t, restored(model, t)).psnr for t in trials})
+        return {f"{SCORE}_{name}": stored_decibels(value) for name, value in means(rows).items()}
 
 
 # BT.601 for R, G and B in [0, 1], as MATLAB's rgb2ycbcr has it: 16 to 235.
@@ -175,21 +177,12 @@ def make_trial(picture: NDArray[np.uint8], condition: Condition, number: int) ->
     if condition.scale > 1:
         return Trial(condition, reference, shrink(reference, condition.scale))
     if levels.jpeg is not None:
-        return Trial(condition, reference, *_through_jpeg(reference, levels.jpeg))
+        return Trial(condition, reference, *recompress(reference, levels.jpeg, halve=True))
     if levels.noise:
         random = np.random.default_rng([number, int(levels.noise)])
         noise = random.standard_normal(reference.shape, np.float32) * np.float32(levels.noise)
         return Trial(condition, reference, reference + noise)
     return Trial(condition, reference, reference)
-
-
-def _through_jpeg(pixels: NDArray[np.uint8], quality: int) -> tuple[NDArray[np.uint8], dict[int, list[int]]]:
-    stream = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    image.save(stream, "JPEG", quality=quality, subsampling="4:2:0")
-    stream.seek(0)
-    with JpegImageFile(stream) as decoded:
-        return np.asarray(decoded), decoded.quantization
 
 
 def restored(model: Restorer, trial: Trial) -> NDArray[np.uint8]:
@@ -222,22 +215,6 @@ def luma(picture: Tensor) -> Tensor:
     """(B, 3, H, W) in [0, 1] to (B, 1, H, W) in [16, 235] / 255."""
     weights = torch.tensor(LUMA, dtype=picture.dtype, device=picture.device)[:, None, None]
     return ((picture * weights).sum(1, keepdim=True) + LUMA_OFFSET) / 255
-
-
-def restoration_scores(model: Restorer, folder: Path) -> dict[str, float]:
-    """The mean PSNR in dB of each condition over a folder's pictures, by the condition's name.
-
-    Infinite where a network left a picture exactly as it was. Raises PMAVAEError for a folder without
-    pictures, and ImageError for one that cannot be read.
-    """
-    paths = picture_paths(folder)
-    found: dict[str, list[float]] = {condition.name: [] for condition in conditions_of(model.config)}
-    for number, path in enumerate(paths):
-        picture = read_rgb(path)
-        for name, values in found.items():
-            trial = make_trial(picture, CONDITIONS[name], number)
-            values.append(fidelity(trial, restored(model, trial)).psnr)
-    return {name: statistics.fmean(values) for name, values in found.items()}
 
 
 # One after the other, from picture to picture; mild noise beside those of the tables.

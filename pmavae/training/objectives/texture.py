@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from pmavae.texture.network import TexturePrior, encoder_fingerprint
 from pmavae.texture.sampling import vary
 from pmavae.training.config import TextureLossConfig, TrainConfig
 from pmavae.training.dataset import to_device
-from pmavae.training.evaluation import picture_paths, read_rgb
+from pmavae.training.evaluation import means, picture_paths, read_rgb
 from pmavae.training.objectives.base import Draws, Objective, Outcome, blank, draws_of_one
 from pmavae.training.phases import Phase
 
@@ -68,10 +67,21 @@ class TextureStatistics(Objective[TexturePrior, NDArray[np.uint8]]):
     def measure(
         model: TexturePrior, pictures: Path, codec: str | Path | None = None
     ) -> dict[str, float | None]:
+        """The error of the velocity, and what amount 1 keeps of a picture."""
         autoencoder = PMAVAE.from_pretrained(codec or model.config.preset)
         model.check_codec(autoencoder)
-        scores = texture_scores(model, autoencoder, pictures)
-        return {f"{name}_kodak24": round(value, 4) for name, value in scores.items()}
+        rows = []
+        for path in picture_paths(pictures):
+            picture, random = to_unit(read_rgb(path)), torch.Generator().manual_seed(0)
+            varied = autoencoder.decode(vary(model, autoencoder.encode(picture), 1.0, random)).cpu()
+            rows.append(
+                {
+                    "velocity": velocity_error(model, autoencoder, picture),
+                    "low_psnr": low_frequency_psnr(varied, picture),
+                    "high_correlation": high_frequency_correlation(varied, picture),
+                }
+            )
+        return {f"{name}_kodak24": round(value, 4) for name, value in means(rows).items()}
 
 
 VISIBLE = 0.1  # strength of texture that counts half: nobody sees whether fainter texture is likely
@@ -140,18 +150,3 @@ def high_frequency_correlation(varied: Tensor, original: Tensor) -> float:
     """Correlation of what is finer: 1 for the same texture, 0 for one that has nothing to do with it."""
     a, b = ((x - low_pass(x)).flatten() for x in (varied, original))
     return float(F.cosine_similarity(a - a.mean(), b - b.mean(), dim=0))
-
-
-def texture_scores(model: TexturePrior, codec: PMAVAE, folder: Path) -> dict[str, float]:
-    """Means over a folder's pictures: the error of the velocity, and what amount 1 keeps of a picture.
-
-    Raises PMAVAEError for a folder without pictures, ImageError for one that cannot be read.
-    """
-    scores: dict[str, list[float]] = {"velocity": [], "low_psnr": [], "high_correlation": []}
-    for path in picture_paths(folder):
-        picture = to_unit(read_rgb(path))
-        varied = codec.decode(vary(model, codec.encode(picture), 1.0, torch.Generator().manual_seed(0))).cpu()
-        scores["velocity"].append(velocity_error(model, codec, picture))
-        scores["low_psnr"].append(low_frequency_psnr(varied, picture))
-        scores["high_correlation"].append(high_frequency_correlation(varied, picture))
-    return {name: statistics.fmean(values) for name, values in scores.items()}

@@ -32,7 +32,7 @@ from pmavae.training.run_folder import (
     save_checkpoint,
     usable_phases,
 )
-from pmavae.training.schedule import StepClock, TimeClock
+from pmavae.training.schedule import Clock
 from pmavae.training.trainer import Trainer, bytes_per_pixel, phase_bytes
 from pmavae_cli.commands.train.data import TrainingData, TrainingOptions, prepare_data
 from pmavae_cli.console import Console, print_table
@@ -228,7 +228,7 @@ class _Session:
         config = self.config
         if not config.init_from and resume_from is None:
             self.objective.fit(model)
-        clock = StepClock(config.steps) if config.steps else TimeClock(duration(config.time_limit))
+        clock = Clock(config.steps, duration(config.time_limit))
         branches = resume_from is not None and resume_from.parent != self.folder.checkpoints
         trainer = Trainer(self.objective, model, config, clock, self.processes)
         self.elapsed = 0.0  # s, in the sessions before this one
@@ -238,10 +238,7 @@ class _Session:
                 trainer.first_step = trainer.step
             else:
                 self.elapsed = float(numbers["elapsed"])
-        if isinstance(clock, StepClock):
-            clock.first = trainer.first_step
-        else:
-            clock.begin(self.elapsed)
+        clock.begin(trainer.first_step, self.elapsed)
         self.processes.share([*trainer.model.state_dict().values(), *trainer.average.state_dict().values()])
         return trainer
 
