@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from pmavae.errors import PMAVAEError
 from pmavae.pretrained.network import Pretrained
-from pmavae.training.adversary import PatchDiscriminator, balance, discriminator_loss, generator_loss
 from pmavae.training.config import TrainConfig
 from pmavae.training.distributed import Processes
+from pmavae.training.losses import PatchDiscriminator, balance, discriminator_loss, generator_loss
 from pmavae.training.objectives.base import Draws, Objective, Outcome, draws_of_one
 from pmavae.training.optimizers import choose_precision, make_optimizers
 from pmavae.training.phases import Phase
@@ -111,7 +111,8 @@ class Trainer:
         """
         # All processes have to be in one phase, and draw crops for it one step ahead: they agree on the
         # progress two steps before it counts.
-        coming = self._agree([self.clock.progress(self.step + i) for i in range(2)])
+        progress = torch.tensor([self.clock.progress(self.step + i) for i in range(2)], dtype=torch.float64)
+        coming: list[float] = self.processes.mean(progress.to(self.processes.device)).tolist()
         pending: Future[list[Any]] | None = None
         with ThreadPoolExecutor(1, "crops") as ahead:
             while coming[0] < 1:
@@ -135,10 +136,6 @@ class Trainer:
                 yield StepReport(self.step, here, here.phase.batch, waited, self.skipped, values)
                 if agreed[1] > 0:
                     break
-
-    def _agree(self, numbers: list[float]) -> list[float]:
-        mean = self.processes.mean(torch.tensor(numbers, dtype=torch.float64).to(self.processes.device))
-        return [float(x) for x in mean]
 
     def _micro_batches(self, phase: Phase) -> int:
         """How many a process takes one after the other: several processes need fewer for the same memory."""

@@ -17,8 +17,14 @@ from pmavae.style_transfer.distances import (
     octaves,
     sliced_wasserstein,
 )
-from pmavae.training.adversary import PatchDiscriminator, balance, discriminator_loss, generator_loss
-from pmavae.training.losses import edge_loss, kl_per_channel
+from pmavae.training.losses import (
+    PatchDiscriminator,
+    balance,
+    discriminator_loss,
+    edge_loss,
+    generator_loss,
+    kl_per_channel,
+)
 from pmavae.training.objectives.reconstruction import grid_share
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -88,12 +88,13 @@ class PluginObjective(Objective[TaskNetwork, Drawn]):
         """Raises PluginTrainingError where the plugin makes none."""
         pictures = to_device(drawn[0], model.device)
         values = self.plan.loss(model.network, Batch(pictures, draws, drawn[1]))
-        if not isinstance(values, Mapping) or not _is_scalar(values.get("loss")):
+        loss = values.get("loss") if isinstance(values, Mapping) else None
+        if not isinstance(loss, Tensor) or loss.ndim:
             raise PluginTrainingError(
                 f'training {self.plan.name} returned no scalar tensor "loss": repair its method loss'
             )
         parts = {name: torch.as_tensor(value).detach() for name, value in values.items() if name != "loss"}
-        return Outcome(values["loss"], pictures, pictures, parts)
+        return Outcome(loss, pictures, pictures, parts)
 
     def probe(self, model: TaskNetwork, side: int, draws: Draws) -> Outcome:
         drawn: Drawn = blank(side), None
@@ -115,7 +116,3 @@ def _alone(picture: Tensor | Example, device: torch.device) -> Batch:
         return Batch(picture.picture.to(device), draws, picture.targets)
     height, width = (side // BASE_STRIDE * BASE_STRIDE for side in picture.shape[-2:])
     return Batch(picture[..., :height, :width].to(device), draws)
-
-
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, Tensor) and value.ndim == 0
