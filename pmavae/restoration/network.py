@@ -76,11 +76,6 @@ class Restorer(Pretrained):
         first = [nn.Conv2d(c1, c1, 3, padding=1), nn.ReLU(inplace=True)] if one_more else []
         return nn.Sequential(*first, last, nn.PixelShuffle(factor))
 
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return self.stem.weight.device
-
     def forward(
         self, picture: Tensor, levels: Tensor, fidelity: Tensor | None = None, scale: int | None = None
     ) -> Tensor:

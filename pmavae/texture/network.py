@@ -69,11 +69,6 @@ class TexturePrior(Pretrained):
         self.norm = ChannelNorm(config.width)
         self.head = zero_init(nn.Conv2d(config.width, pattern, 3, padding=1))
 
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return self.stem.weight.device
-
     def known(self, z_base: Tensor, texture: Texture) -> Tensor:
         """What a pattern is conditioned on in each cell, (B, K, h, w): z_base (B, M, h, w) and strengths.
 
