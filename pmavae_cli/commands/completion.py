@@ -1,7 +1,5 @@
 """`pmavae completion`: what a shell needs to complete commands, options and files."""
 
-from __future__ import annotations
-
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 

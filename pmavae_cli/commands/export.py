@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pmavae_cli import options
 from pmavae_cli.console import Console
-from pmavae_cli.options import (
-    RunOptions,
-    calm_threads,
-    with_console,
-    with_json,
-    with_offline,
-    with_overwrite,
-    with_preset,
-    with_quiet,
-    with_threads,
-    with_weights,
-)
 
 if TYPE_CHECKING:
     from pmavae.onnx.graphs import Graph
@@ -41,15 +30,15 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 @click.option("--format", "form", type=click.Choice(["onnx"]), default="onnx", show_default=True)
 @click.option("--half", is_flag=True, help="Keep the weights as float16: files of half the size.")
 @click.option("--no-paint", is_flag=True, help="A smaller, faster decoder, which paints no brush strokes.")
-@with_overwrite("files that exist")
-@with_json("One JSON object a line, with sizes, operators and error.")
-@with_preset(default="tiny")
-@with_weights
-@with_offline
-@with_threads
-@with_quiet
+@options.with_overwrite("files that exist")
+@options.with_json("One JSON object a line, with sizes, operators and error.")
+@options.with_preset(default="tiny")
+@options.with_weights
+@options.with_offline
+@options.with_threads
+@options.with_quiet
 @click.pass_context
-@with_console
+@options.with_console
 def export(
     ctx: click.Context,
     console: Console,
@@ -72,7 +61,7 @@ def export(
         raise Refused(f"--format {form} needs {missing[0]}: pip install 'pmavae[onnx]'")
     for name in FILES:
         refuse_existing(output / name, overwrite)
-    calm_threads()
+    options.calm_threads()
     import onnxruntime
 
     from pmavae.files.tensors import write_atomically
@@ -80,14 +69,14 @@ def export(
     from pmavae_cli.images.formats import OutputError
     from pmavae_cli.run.reader import Session
 
-    options = RunOptions.take(ctx, {**choice, "device": "cpu"})
-    model = Session.open(options, console, index=ctx.obj.weights).model
+    choices = options.RunOptions.take(ctx, {**choice, "device": "cpu"})
+    model = Session.open(choices, console, index=ctx.obj.weights).model
     console.note(f"{model.weights_id} is being exported, which takes a minute or more")
     graphs = [encoder_graph(model), decoder_graph(model, paint=not no_paint)]
     if half:
         graphs = [halved(graph) for graph in graphs]
     # None is written before all are checked.
-    errors = [check(graph, model, threads=options.threads or 0) for graph in graphs]
+    errors = [check(graph, model, threads=choices.threads or 0) for graph in graphs]
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as reason:

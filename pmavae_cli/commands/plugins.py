@@ -1,7 +1,5 @@
 """`pmavae plugins`: the plugins that are installed, what they bring, and a package to start one from."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

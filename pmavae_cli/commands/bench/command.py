@@ -1,23 +1,12 @@
 """`pmavae bench`: how good weights are, beside others and beside other programs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click
 
 from pmavae.network_configs import RESTORATIONS
+from pmavae_cli import options
 from pmavae_cli.console import Console
-from pmavae_cli.options import (
-    calm_threads,
-    with_console,
-    with_device,
-    with_json,
-    with_offline,
-    with_overwrite,
-    with_preset,
-    with_threads,
-)
 
 
 @click.command()
@@ -33,7 +22,7 @@ from pmavae_cli.options import (
     help="Damages, by comma. denoise: noise15, noise25, noise50, jpeg10, jpeg20, jpeg40, clean; "
     "upscale: x2, x4.  [default: all of the task]",
 )
-@with_preset("The weights of a preset.  [default: tiny]")
+@options.with_preset("The weights of a preset.  [default: tiny]")
 @click.option(
     "--weights",
     multiple=True,
@@ -56,19 +45,19 @@ from pmavae_cli.options import (
     help="Other programs, by comma: linear, jpeg, webp, taesd; for denoise input, bm3d, nlmeans; for "
     "upscale bicubic, lanczos; none; auto: those that are here.",
 )
-@with_device
-@with_offline
-@with_threads
-@with_json("One JSON object a line: every picture, then the means.")
+@options.with_device
+@options.with_offline
+@options.with_threads
+@options.with_json("One JSON object a line: every picture, then the means.")
 @click.option(
     "--save", type=click.Path(path_type=Path), metavar="FILE", help="Write it all as one JSON file."
 )
-@with_overwrite("the file of --save")
+@options.with_overwrite("the file of --save")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="The first N pictures of each folder.")
 @click.option("--latents", is_flag=True, help="Tell how much each latent says: KL and active dimensions.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the means.")
 @click.pass_context
-@with_console
+@options.with_console
 def bench(
     ctx: click.Context,
     console: Console,
@@ -105,7 +94,7 @@ def bench(
         refuse_existing(save, overwrite)
         if not save.parent.is_dir():
             raise click.UsageError(f"{save.parent} is not a folder: create it before --save.")
-    calm_threads()
+    options.calm_threads()
     import torch
 
     from pmavae_cli.commands.bench.work import Bench

@@ -1,7 +1,5 @@
 """`pmavae bench`: how faithful the codec is."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import partial
 

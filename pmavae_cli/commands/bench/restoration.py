@@ -1,7 +1,5 @@
 """`pmavae bench --task`: how well networks restore pictures that were damaged on purpose."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """The loop of every benchmark: pictures go through models and baselines, which are timed and scored."""
 
-from __future__ import annotations
-
 import json
 import math
 import statistics

@@ -1,34 +1,19 @@
 """`pmavae compare`: how far apart two pictures are."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pmavae_cli import options
 from pmavae_cli.console import Console, print_json, print_table
-from pmavae_cli.options import (
-    ANY_FILE,
-    RunOptions,
-    calm_threads,
-    with_console,
-    with_device,
-    with_json,
-    with_offline,
-    with_overwrite,
-    with_preset,
-    with_quiet,
-    with_threads,
-    with_weights,
-)
 
 SUFFIXES = (".png", ".html")
 
 
 @click.command()
-@click.argument("a", type=ANY_FILE)
-@click.argument("b", type=ANY_FILE)
+@click.argument("a", type=options.ANY_FILE)
+@click.argument("b", type=options.ANY_FILE)
 @click.option(
     "-o",
     "--output",
@@ -45,16 +30,16 @@ SUFFIXES = (".png", ".html")
     help="How many times the difference is amplified where it is shown.",
 )
 @click.option("--resize", is_flag=True, help="Resize B to the size of A, where they differ.")
-@with_overwrite()
-@with_json("One JSON object.")
-@with_preset("The model that decodes latent files.", default="tiny")
-@with_weights
-@with_device
-@with_offline
-@with_threads
-@with_quiet
+@options.with_overwrite()
+@options.with_json("One JSON object.")
+@options.with_preset("The model that decodes latent files.", default="tiny")
+@options.with_weights
+@options.with_device
+@options.with_offline
+@options.with_threads
+@options.with_quiet
 @click.pass_context
-@with_console
+@options.with_console
 def compare(
     ctx: click.Context,
     console: Console,
@@ -82,11 +67,11 @@ def compare(
             raise click.UsageError(f"{output} has none of the suffixes {' and '.join(SUFFIXES)}: add one.")
         files = {source.path: f"the input {source.name}" for source in sources if source.path}
         refuse_output(output, files, overwrite)
-    calm_threads()
+    options.calm_threads()
     from pmavae_cli.commands.compare.work import compare_sources, facts, show, table
 
-    options = RunOptions.take(ctx, choice)
-    compared = compare_sources(*sources, options, console, resize, ctx.obj.weights)
+    choices = options.RunOptions.take(ctx, choice)
+    compared = compare_sources(*sources, choices, console, resize, ctx.obj.weights)
     if output:
         show(compared, output, gain, overwrite, console)
     if console.json:

@@ -1,7 +1,5 @@
 """Two files are read, measured and shown: as a table, as one picture, or as a page with a slider."""
 
-from __future__ import annotations
-
 import html
 import io
 import math

@@ -1,9 +1,7 @@
 """`pmavae info`: the size of a preset, or what files are."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,9 +10,6 @@ from pmavae.errors import PMAVAEError
 from pmavae_cli.console import Console, one_line, print_json, print_table
 from pmavae_cli.options import ANY_FILE, with_console, with_json, with_offline, with_preset
 from pmavae_cli.run.inputs import find_inputs
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @click.command()
@@ -66,7 +61,7 @@ def describe_preset(name: str) -> dict[str, Any]:
     config = PRESETS[name]
     model = PMAVAE(config)
 
-    def parameters(module: nn.Module) -> int:
+    def parameters(module: Any) -> int:
         return sum(parameter.numel() for parameter in module.parameters())
 
     return {
@@ -90,7 +85,9 @@ def _show(facts: Mapping[str, Any], as_json: bool) -> None:
     rows = []
     for key, value in facts.items():
         if isinstance(value, dict):
-            rows += [[f"{key}: {name}", _listed(part)] for name, part in value.items()]
+            for name, part in value.items():
+                values = part if isinstance(part, list | tuple) else [part]
+                rows.append([f"{key}: {name}", ", ".join(map(str, values))])
         else:
             rows.append([key.replace("_", " "), _shown(value)])
     print_table(rows)
@@ -109,7 +106,3 @@ def _shown(value: Any) -> str:
         return " × ".join(map(str, value)) if isinstance(value[0], int) else one_line(", ".join(value))
     # What a file says of itself may hold line breaks.
     return one_line(str(value))
-
-
-def _listed(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

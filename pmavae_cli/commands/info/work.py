@@ -1,7 +1,5 @@
 """What a file is, as `pmavae info` tells it; torch is imported for latents and weights only."""
 
-from __future__ import annotations
-
 import io
 import sys
 import warnings

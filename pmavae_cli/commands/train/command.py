@@ -1,7 +1,5 @@
 """`pmavae train`: make a model, or a better one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
@@ -9,17 +7,9 @@ from typing import Any
 
 import click
 
+from pmavae_cli import options
 from pmavae_cli.api import Training
 from pmavae_cli.console import Console
-from pmavae_cli.options import (
-    calm_threads,
-    with_console,
-    with_device,
-    with_offline,
-    with_preset,
-    with_quiet,
-    with_threads,
-)
 
 RESUME = ("auto", "never")
 TASKS = ("base", "denoise", "upscale", "texture-vary")
@@ -31,7 +21,7 @@ TASKS = ("base", "denoise", "upscale", "texture-vary")
     type=click.Choice(TASKS),
     help="What to train: the autoencoder, or the network of a task.  [default: base]",
 )
-@with_preset("The shape of the model.  [default: tiny]")
+@options.with_preset("The shape of the model.  [default: tiny]")
 @click.option(
     "--data",
     multiple=True,
@@ -89,28 +79,28 @@ TASKS = ("base", "denoise", "upscale", "texture-vary")
 @click.option(
     "--log-every", type=click.IntRange(1), default=50, show_default=True, help="Steps between lines."
 )
-@with_device
-@with_offline
-@with_threads
+@options.with_device
+@options.with_offline
+@options.with_threads
 @click.option("--seed", type=int, help="The same seed makes the same run.  [default: 0]")
 @click.option("--dry-run", is_flag=True, help="Tell what would be done, and end.")
-@with_quiet
+@options.with_quiet
 @click.pass_context
-@with_console
-def train(ctx: click.Context, console: Console, **options: Any) -> None:
+@options.with_console
+def train(ctx: click.Context, console: Console, **values: Any) -> None:
     """Train a model, or the network of a task, on your own pictures.
 
     A run is a folder: checkpoints, the log, previews, and in the end model.safetensors, which every task
     takes as --weights. Running the same command again continues it. Ctrl-C saves before it ends.
     """
-    if options["steps"] and options["time_limit"]:
+    if values["steps"] and values["time_limit"]:
         raise click.UsageError("--steps and --time-limit are two lengths of one run: give one.")
-    calm_threads()
+    options.calm_threads()
     from pmavae_cli.commands.train.data import TrainingOptions
     from pmavae_cli.commands.train.work import run_training
 
-    options["data"] += options.pop("more_data")
-    ctx.exit(run_training(TrainingOptions(**options), console, ctx.obj))
+    values["data"] += values.pop("more_data")
+    ctx.exit(run_training(TrainingOptions(**values), console, ctx.obj))
 
 
 def train_with(trainings: Mapping[str, Training]) -> click.Command:

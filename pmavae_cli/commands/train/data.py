@@ -1,7 +1,5 @@
 """The pictures of a run: what is trained on, what is held out to validate on, what was refused."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """One session of `pmavae train`: from the options to a finished, paused or interrupted run."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time
@@ -9,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -50,7 +48,7 @@ class Interrupt:
     def __init__(self) -> None:
         self.signal = 0
 
-    def __enter__(self) -> Interrupt:
+    def __enter__(self) -> Self:
         self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -91,13 +89,13 @@ def run_training(options: TrainingOptions, console: Console, registry: Registry)
     for reason in reasons:
         if processes.is_main:
             console.note(reason)
+    session = _Session(options, config, folder, resume_from, processes, console, objective, data)
     if options.dry_run:
         if processes.is_main:
-            print_plan(config, data, folder, resume_from, objective, processes, model)
+            session.print_plan(model)
         return 0
     with Interrupt() as interrupt:
-        session = _Session(options, config, folder, processes, console, objective)
-        return session.run(model, data, resume_from, interrupt, pause_after, save_every)
+        return session.run(model, interrupt, pause_after, save_every)
 
 
 def _with_files(config: TrainConfig, registry: Registry, console: Console, fresh: bool) -> TrainConfig:
@@ -167,24 +165,19 @@ class _Session:
     options: TrainingOptions
     config: TrainConfig
     folder: RunFolder
+    resume_from: Path | None
     processes: Processes
     console: Console
     objective: Objective[Any, Any]
+    data: TrainingData
 
-    def run(
-        self,
-        model: Pretrained,
-        data: TrainingData,
-        resume_from: Path | None,
-        interrupt: Interrupt,
-        pause_after: float,
-        save_every: float,
-    ) -> int:
+    def run(self, model: Pretrained, interrupt: Interrupt, pause_after: float, save_every: float) -> int:
+        """Train until the end, a pause or an interrupt; returns the exit status."""
         self.began = time.monotonic()
-        self.objective.open(data.cache)
-        trainer = self._trainer(model, resume_from)
+        self.objective.open(self.data.cache)
+        trainer = self._trainer(model)
         speaks = self.processes.is_main
-        self.validation = data.validation() if speaks else []
+        self.validation = self.data.validation() if speaks else []
         if speaks:
             self.folder.save_config(self.config)
             self.folder.previews.mkdir(exist_ok=True)
@@ -197,8 +190,8 @@ class _Session:
             Recorder(self.folder.path, writes=speaks) as recorder,
             TrainingDisplay(self.console, speaks, progress) as display,
         ):
-            if resume_from is not None:
-                display.say(f"continuing {resume_from}")
+            if self.resume_from is not None:
+                display.say(f"continuing {self.resume_from}")
 
             def stop() -> bool:
                 return bool(interrupt.signal) or time.monotonic() - self.began >= pause_after
@@ -224,17 +217,51 @@ class _Session:
             return 128 + interrupt.signal
         return 0
 
-    def _trainer(self, model: Pretrained, resume_from: Path | None) -> Trainer:
+    def print_plan(self, model: Pretrained) -> None:
+        """The phases with their lengths and memory, the pictures, where the run starts; on stdout."""
         config = self.config
+        model = model.to(self.processes.device)
+        precision = choose_precision(config, self.processes)
+        kind = str(precision).removeprefix("torch.") if precision else "float32"
+        start = self.resume_from or config.init_from or self.objective.begins_with
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        facts = [
+            ["run", str(self.folder.path)],
+            ["task", config.task],
+            ["preset", f"{config.preset}, {parameters / 1e6:.2f} M parameters"],
+            ["starts from", str(start)],
+            ["length", f"{config.steps} steps" if config.steps else config.time_limit],
+            ["device", f"{self.processes.device}, {kind}, {self.processes.world} process(es)"],
+            ["perceptual network", config.loss.network if self.objective.features is not None else "none"],
+            ["pictures", f"{self.data.count} to train on, {self.data.held_out} to validate on"],
+            *(["refused", refusal.reason] for refusal in self.data.refused),
+        ]
+        print_table(facts)
+        per_pixel = bytes_per_pixel(self.objective, model, precision)
+        total = sum(phase.share for phase in config.phases)
+        rows = [["phase", "objective", "length", "crop", "batch", "learning rate", "memory"]]
+        for phase in config.phases:
+            share = phase.share / total
+            length = f"{share * config.steps:.0f} steps"
+            if not config.steps:
+                length = span(share * duration(config.time_limit))
+            parts = f" in {phase.accumulate}" if phase.accumulate > 1 else ""
+            rate = f"{phase.learning_rate:g} to {phase.final_rate:g}"
+            memory = phase_bytes(model, phase, per_pixel, self.processes.world) / 2**30
+            row = [phase.name, phase.objective, length, f"{phase.crop} px", f"{phase.batch}{parts}", rate]
+            rows.append([*row, f"about {memory:.1f} GiB"])
+        print_table(rows)
+
+    def _trainer(self, model: Pretrained) -> Trainer:
+        config, resume_from = self.config, self.resume_from
         if not config.init_from and resume_from is None:
             self.objective.fit(model)
         clock = Clock(config.steps, duration(config.time_limit))
-        branches = resume_from is not None and resume_from.parent != self.folder.checkpoints
         trainer = Trainer(self.objective, model, config, clock, self.processes)
         self.elapsed = 0.0  # s, in the sessions before this one
         if resume_from is not None:
             trainer.numbers = numbers = load_checkpoint(resume_from, trainer.state)
-            if branches:
+            if resume_from.parent != self.folder.checkpoints:  # it branches off another run
                 trainer.first_step = trainer.step
             else:
                 self.elapsed = float(numbers["elapsed"])
@@ -270,51 +297,3 @@ class _Session:
 
     def _weights_id(self, trainer: Trainer) -> str:
         return f"{_kind(self.config)}-{self.folder.path.name[:60]}-{trainer.step}"
-
-
-def print_plan(
-    config: TrainConfig,
-    data: TrainingData,
-    folder: RunFolder,
-    resume_from: Path | None,
-    objective: Objective[Any, Any],
-    processes: Processes,
-    model: Pretrained,
-) -> None:
-    """The phases with their lengths and memory, the pictures, where the run starts; on stdout."""
-    model = model.to(processes.device)
-    precision = choose_precision(config, processes)
-    kind = str(precision).removeprefix("torch.") if precision else "float32"
-    start = resume_from or config.init_from or objective.begins_with
-    length = f"{config.steps} steps" if config.steps else config.time_limit
-    facts: list[list[str]] = [
-        ["run", str(folder.path)],
-        ["task", config.task],
-        ["preset", f"{config.preset}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters"],
-        ["starts from", str(start)],
-        ["length", length],
-        ["device", f"{processes.device}, {kind}, {processes.world} process(es)"],
-        ["perceptual network", config.loss.network if objective.features is not None else "none"],
-        ["pictures", f"{data.count} to train on, {data.held_out} to validate on"],
-        *(["refused", refusal.reason] for refusal in data.refused),
-    ]
-    print_table(facts)
-    per_pixel = bytes_per_pixel(objective, model, precision)
-    total = sum(phase.share for phase in config.phases)
-    rows = [["phase", "objective", "length", "crop", "batch", "learning rate", "memory"]]
-    for phase in config.phases:
-        share = phase.share / total
-        rows.append(
-            [
-                phase.name,
-                phase.objective,
-                f"{share * config.steps:.0f} steps"
-                if config.steps
-                else span(share * duration(config.time_limit)),
-                f"{phase.crop} px",
-                f"{phase.batch}" + (f" in {phase.accumulate}" if phase.accumulate > 1 else ""),
-                f"{phase.learning_rate:g} to {phase.final_rate:g}",
-                f"about {phase_bytes(model, phase, per_pixel, processes.world) / 2**30:.1f} GiB",
-            ]
-        )
-    print_table(rows)

@@ -1,7 +1,5 @@
 """`pmavae weights`: which weights there are, and how more of them come and go."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -9,22 +7,10 @@ from typing import Any
 
 import click
 
+from pmavae_cli import options
 from pmavae_cli.console import Console, print_json
-from pmavae_cli.options import (
-    calm_threads,
-    with_console,
-    with_debug,
-    with_json,
-    with_offline,
-    with_overwrite,
-    with_quiet,
-)
 from pmavae_cli.plugin_manager import Registry
 
-REFERENCE = (
-    "REF is an id or a preset, org/name[@revision][:file] on the Hugging Face Hub, or a file or folder that "
-    "is here."
-)
 _task = click.option(
     "--task",
     default="base",
@@ -44,10 +30,10 @@ def weights() -> None:
 
 
 @weights.command(name="list", short_help="Show the weights that are shipped, cached or known.")
-@with_json()
-@with_offline
+@options.with_json()
+@options.with_offline
 @click.pass_obj
-@with_console
+@options.with_console
 def list_(registry: Registry, console: Console) -> None:
     """Show all weights with preset, task, size, licence, scores, hash and state, without network.
 
@@ -68,10 +54,10 @@ def list_(registry: Registry, console: Console) -> None:
 @click.argument("ref")
 @_task
 @click.option("--force", is_flag=True, help="Fetch again what is in the cache.")
-@with_offline
-@with_quiet
+@options.with_offline
+@options.with_quiet
 @click.pass_obj
-@with_console
+@options.with_console
 def fetch(registry: Registry, console: Console, ref: str, task: str, force: bool) -> None:
     """Get weights from the Hugging Face Hub into its cache, verify them, and print the path of the file.
 
@@ -91,10 +77,10 @@ def fetch(registry: Registry, console: Console, ref: str, task: str, force: bool
 
 @weights.command(short_help="Hash weights again, and tell which are not what they were.")
 @click.argument("names", nargs=-1, metavar="[ID]...")
-@with_json()
-@with_offline
+@options.with_json()
+@options.with_offline
 @click.pass_context
-@with_console
+@options.with_console
 def verify(ctx: click.Context, console: Console, names: tuple[str, ...]) -> None:
     """Hash all weights that are shipped or cached, or those of each ID, and compare.
 
@@ -121,9 +107,9 @@ def verify(ctx: click.Context, console: Console, names: tuple[str, ...]) -> None
 @weights.command(short_help="Print the path of weights that are here.")
 @click.argument("ref")
 @_task
-@with_offline
+@options.with_offline
 @click.pass_obj
-@with_console
+@options.with_console
 def path(registry: Registry, console: Console, ref: str, task: str) -> None:
     """Print the path of a weights file that is shipped, cached or given, without network.
 
@@ -159,11 +145,11 @@ def path(registry: Registry, console: Console, ref: str, task: str) -> None:
     show_default=True,
     help="Precision of the tensors in the file.",
 )
-@with_overwrite()
-@with_json("One JSON object instead of the path.")
-@with_offline
+@options.with_overwrite()
+@options.with_json("One JSON object instead of the path.")
+@options.with_offline
 @click.pass_obj
-@with_console
+@options.with_console
 def import_(
     registry: Registry,
     console: Console,
@@ -188,7 +174,7 @@ def import_(
     if output.suffix.lower() != ".safetensors":
         raise click.UsageError(f"{output} has another suffix than .safetensors: add that.")
     refuse_output(output, {source: str(source)}, overwrite)
-    calm_threads()
+    options.calm_threads()
     import torch
 
     from pmavae.pretrained.weights import load_weights, save_weights
@@ -228,7 +214,7 @@ def import_(
 @click.option(
     "--dataset", "datasets", multiple=True, metavar="ID", help="For the model card; several times if need be."
 )
-@with_debug
+@options.with_debug
 @click.pass_obj
 def push(registry: Registry, folder: Path, repo: str, **choice: Any) -> None:
     """Upload model.safetensors of FOLDER, a config.json and a model card to ORG/NAME; print the commit's URL.

@@ -1,7 +1,5 @@
 """A training run or a state dict becomes a weights file as it is released, and a folder goes to the Hub."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
