@@ -1,7 +1,6 @@
 """`pmavae plugins`: the plugins that are installed, what they bring, and a package to start one from."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Container
 from importlib.resources import files
@@ -73,23 +72,19 @@ def write_package(name: str, folder: Path) -> None:
     """
     if os.path.lexists(folder):
         raise click.UsageError(f"{folder} exists already: name another folder with --folder.")
-    unfinished: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".pmavae-", dir=folder.parent))
-        package = unfinished / "package"  # for what mkdtemp makes is private
-        for path, text in render(name).items():
-            target = package / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, "utf-8")
-        package.rename(folder)
+        with tempfile.TemporaryDirectory(prefix=".pmavae-", dir=folder.parent) as unfinished:
+            package = Path(unfinished) / "package"  # for the temporary folder is private
+            for path, text in render(name).items():
+                target = package / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text, "utf-8")
+            package.rename(folder)
     except OSError as error:
         raise TemplateError(
             f"{folder} cannot be written ({error.strerror}): name another folder with --folder"
         ) from error
-    finally:
-        if unfinished is not None:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @click.group(invoke_without_command=True)

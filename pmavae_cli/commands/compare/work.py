@@ -4,7 +4,6 @@ import html
 import io
 import math
 from base64 import b64encode
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -81,7 +80,8 @@ def compare_sources(
         other_alpha = fit_alpha(other_alpha, *size, other_alpha.dtype)
     found_alpha = None
     if first.metadata.get("alpha") or second.metadata.get("alpha"):
-        found_alpha = compare_pictures(_three(eight_bits(alpha)), _three(eight_bits(other_alpha)))
+        planes = (np.repeat(eight_bits(each)[..., None], 3, axis=2) for each in (alpha, other_alpha))
+        found_alpha = compare_pictures(*planes)
         pixels, others = _on_white(pixels, alpha), _on_white(others, other_alpha)
     if pixels.dtype != others.dtype:
         pixels, others = sixteen_bits(pixels), sixteen_bits(others)
@@ -133,14 +133,20 @@ def table(compared: Compared) -> list[list[str]]:
 
 
 def show(compared: Compared, output: Path, gain: float, overwrite: bool, console: Console) -> None:
-    """Write the picture or the page; raises OutputError, naming it."""
-    a, b, smaller = shrink_to_fit(*compared.pictures)
-    if smaller:
-        console.note(f"{output}: the pictures are shown at {a.shape[1]}×{a.shape[0]} px")
+    """Write the picture, with A, B and their difference, or the page; raises OutputError, naming it."""
+    a, b = compared.pictures
+    height, width = a.shape[:2]
+    scale = (MAX_PIXELS / (3 * (width + _GAP) * height)) ** 0.5
+    if scale < 1:
+        size = max(1, int(width * scale)), max(1, int(height * scale))
+        a, b = (_resized(pixels, size, Image.Resampling.BOX) for pixels in (a, b))
+        console.note(f"{output}: the pictures are shown at {size[0]}×{size[1]} px")
+    difference = amplified_difference(a, b, gain)
     if output.suffix.lower() == ".html":
-        data = page(a, b, gain, compared.names, table(compared))
+        data = _page(a, b, difference, gain, compared)
     else:
-        data = side_by_side(a, b, gain)
+        gap = np.full((a.shape[0], _GAP, 3), 255, np.uint8)
+        data = _png(np.concatenate((a, gap, b, gap, difference), axis=1))
     if output.is_file() and not overwrite:
         raise OutputError(f"{output} was made by someone else meanwhile: use --overwrite to replace it")
     write_atomically(output, data, error=OutputError)
@@ -158,10 +164,6 @@ def _resized(pixels: Pixels, size: tuple[int, int], kind: Image.Resampling) -> E
     return np.asarray(Image.fromarray(pixels).resize(size, kind))
 
 
-def _three(grey: Pixels) -> Pixels:
-    return np.repeat(grey[..., None], 3, axis=2)
-
-
 def _on_white(pixels: Pixels, alpha: Pixels) -> Pixels:
     most = np.iinfo(pixels.dtype).max
     weight = alpha.astype(np.float32)[..., None] / np.iinfo(alpha.dtype).max
@@ -169,37 +171,19 @@ def _on_white(pixels: Pixels, alpha: Pixels) -> Pixels:
     return blended
 
 
-def shrink_to_fit(a: EightBits, b: EightBits) -> tuple[EightBits, EightBits, bool]:
-    """Both pictures at a size at which they can be shown beside their difference; whether that is smaller."""
-    height, width = a.shape[:2]
-    scale = (MAX_PIXELS / (3 * (width + _GAP) * height)) ** 0.5
-    if scale >= 1:
-        return a, b, False
-    size = max(1, int(width * scale)), max(1, int(height * scale))
-
-    return _resized(a, size, Image.Resampling.BOX), _resized(b, size, Image.Resampling.BOX), True
-
-
-def side_by_side(a: EightBits, b: EightBits, gain: float) -> bytes:
-    """A PNG file: a, b, and their difference times `gain`, from left to right."""
-    gap = np.full((a.shape[0], _GAP, 3), 255, np.uint8)
-    return _png(np.concatenate((a, gap, b, gap, amplified_difference(a, b, gain)), axis=1))
-
-
-def page(
-    a: EightBits, b: EightBits, gain: float, names: tuple[str, str], table: Sequence[Sequence[str]]
-) -> bytes:
+def _page(a: EightBits, b: EightBits, difference: EightBits, gain: float, compared: Compared) -> bytes:
     """An HTML file, which by its policy loads nothing: a slider between a and b, measures, the difference."""
-    rows = [f"<tr><th>{'<td>'.join(map(html.escape, row))}</tr>" for row in table]
+    names = [html.escape(name) for name in compared.names]
+    rows = [f"<tr><th>{'<td>'.join(map(html.escape, row))}</tr>" for row in table(compared)]
     template = files("pmavae_cli.commands.compare") / "page.html.template"
     filled = Template(template.read_text("utf-8")).substitute(
-        title=f"{html.escape(names[0])} – {html.escape(names[1])}",
+        title=" – ".join(names),
         width=max(480, a.shape[1]),
-        a_name=html.escape(names[0]),
-        b_name=html.escape(names[1]),
+        a_name=names[0],
+        b_name=names[1],
         a=_embedded(a),
         b=_embedded(b),
-        difference=_embedded(amplified_difference(a, b, gain)),
+        difference=_embedded(difference),
         gain=f"{gain:g}",
         rows="\n".join(rows),
     )

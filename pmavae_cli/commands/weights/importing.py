@@ -17,13 +17,7 @@ from pmavae.network_configs import RESTORERS, TEXTURE_TASK, VMAMBA_TASK, texture
 from pmavae.pretrained.hub import push
 from pmavae.pretrained.manifest import CARD_FILE, MODEL_FILE, WeightsIndex
 from pmavae.pretrained.model_card import card_of_folder
-from pmavae.pretrained.weights import (
-    AnyConfig,
-    load_weights,
-    shapes_of,
-    state_faults,
-    weightless,
-)
+from pmavae.pretrained.weights import AnyConfig, load_weights, shapes_of, state_faults, weightless
 from pmavae.restoration.network import Restorer
 from pmavae.texture.network import TexturePrior, encoder_fingerprint
 from pmavae.vmamba.checkpoints import is_vmamba
@@ -65,7 +59,12 @@ def read_import(
 ) -> Imported:
     """Read a run's folder, a weights file or a state dict; raises WeightsError, naming it."""
     if source.is_dir():
-        return _run(source, wanted)
+        if not (source / MODEL_FILE).is_file():
+            begun = (source / "checkpoints").is_dir()
+            told = " yet: end the run, or pause it, with pmavae train"
+            asked = ": give the folder of a training run, or a .pth file"
+            raise WeightsError(f"{source} has no {MODEL_FILE}{told if begun else asked}")
+        return _weights(source / MODEL_FILE, wanted)
     if not source.exists():
         raise WeightsError(f"{source} is not there: give a training run's folder or a .pth file")
     if source.suffix.lower() in STATE_DICTS:
@@ -96,10 +95,9 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
             f"{source} is no state dict that torch can read ({told:.120}): save one with "
             "torch.save(model.state_dict(), …)"
         ) from None
-    state = _unwrapped(found)
-    if not state:
-        raise WeightsError(f"{source} holds no state dict: save one with torch.save(model.state_dict(), …)")
-    return state
+    if state := _unwrapped(found):
+        return state
+    raise WeightsError(f"{source} holds no state dict: save one with torch.save(model.state_dict(), …)")
 
 
 def _unwrapped(found: Any) -> dict[str, Tensor]:
@@ -115,16 +113,6 @@ def _unwrapped(found: Any) -> dict[str, Tensor]:
     while state and (prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None)):
         state = {k.removeprefix(prefix): v for k, v in state.items()}
     return state
-
-
-def _run(folder: Path, wanted: Wanted) -> Imported:
-    path = folder / MODEL_FILE
-    if path.is_file():
-        return _weights(path, wanted)
-    begun = " yet: end the run, or pause it, with pmavae train" if (folder / "checkpoints").is_dir() else ""
-    raise WeightsError(
-        f"{folder} has no {MODEL_FILE}{begun or ': give the folder of a training run, or a .pth file'}"
-    )
 
 
 def _weights(path: Path, wanted: Wanted) -> Imported:
@@ -213,19 +201,11 @@ def _networks(
 
 
 def push_folder(
-    folder: Path,
-    repo: str,
-    index: WeightsIndex,
-    *,
-    private: bool = False,
-    message: str = "Upload weights",
-    revision: str | None = None,
-    licence: str | None = None,
-    datasets: Sequence[str] = (),
+    folder: Path, repo: str, index: WeightsIndex, licence: str | None, datasets: Sequence[str], **commit: Any
 ) -> str:
     """Upload; returns the URL of the commit. Raises WeightsError, in one sentence.
 
-    A folder without README.md is left as it is: the card is made elsewhere.
+    A folder without README.md is left as it is: the card is made elsewhere. commit: as `push` takes it.
     """
     model, own_card = folder / MODEL_FILE, folder / CARD_FILE
     if not model.is_file():
@@ -238,9 +218,9 @@ def push_folder(
             raise WeightsError(
                 f"{own_card} is the model card: say it there, or leave out --licence and --dataset"
             )
-        return push(folder, repo, private=private, message=message, revision=revision)
+        return push(folder, repo, **commit)
     card = card_of_folder(folder, name=repo, licence=licence, datasets=datasets, index=index)
     with tempfile.TemporaryDirectory() as made:
         shutil.copyfile(model, Path(made) / MODEL_FILE)
         (Path(made) / CARD_FILE).write_text(card, "utf-8")
-        return push(Path(made), repo, private=private, message=message, revision=revision)
+        return push(Path(made), repo, **commit)
