@@ -21,23 +21,17 @@ LONGEST = 2 * SIDES[-1]  # px of a style's longer side
 FLOOR = 1e-4  # variance of a colour axis that does not vary
 
 
-@dataclass(frozen=True)
-class Strips:
-    """The pixels (H, W, 3), uint8 or uint16, and the device for which they are read."""
+def in_strips(pixels: Pixels, device: torch.device) -> Iterator[Tensor]:
+    """The strips of a picture (H, W, 3), uint8 or uint16, from the top: (1, 3, h, W) in [0, 1]."""
+    height, width = pixels.shape[:2]
+    return (to_unit(pixels[rows], device) for rows in strips(height, width))
 
-    pixels: Pixels
-    device: torch.device
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """(1, 3, h, W) in [0, 1] each, from the top."""
-        return (to_unit(self.pixels[rows], self.device) for rows in strips(*self.pixels.shape[:2]))
-
-    def resized(self, longer_side: int) -> Tensor:
-        """What `resized` gives of the whole: rows become narrow one strip after the other, then few."""
-        rows, columns = self.pixels.shape[:2]
-        height, width = fitted(rows, columns, longer_side)
-        narrow = [_shrunk(x, x.shape[2], width) for x in self]
-        return _shrunk(torch.cat(narrow, 2), height, width).clamp_(0, 1)
+def resized_in_strips(pixels: Pixels, longer_side: int, device: torch.device) -> Tensor:
+    """What `resized` gives of the whole: rows become narrow one strip after the other, then few."""
+    height, width = fitted(pixels.shape[0], pixels.shape[1], longer_side)
+    narrow = [_shrunk(x, x.shape[2], width) for x in in_strips(pixels, device)]
+    return _shrunk(torch.cat(narrow, 2), height, width).clamp_(0, 1)
 
 
 def resized(picture: Tensor, longer_side: int) -> Tensor:
@@ -124,21 +118,21 @@ class Refining:
 
 
 def paint(
-    content: Strips, styles: Sequence[tuple[Tensor, float]], refining: Refining, strength: float = 1.0
+    content: Pixels, styles: Sequence[tuple[Tensor, float]], refining: Refining, strength: float = 1.0
 ) -> Iterator[Tensor]:
-    """The content painted in the colours and strokes of the styles, at its own size: its strips in turn.
+    """The content (H, W, 3) in the colours and strokes of the styles, at its own size: its strips in turn.
 
     styles: pictures (1, 3, h, w) of any sizes and their weights above 0, which are normalised. A style counts
     as if it were as large as the picture, times `style_scale`: strokes have the same size beside what is
     painted, whatever the size of either file. `strength` 0..1 mixes the content in as one more style. A
     large picture is never there as a whole.
     """
-    height, width = content.pixels.shape[:2]
-    longer_side = max(height, width)
+    (height, width), longer_side = content.shape[:2], max(content.shape[:2])
+    device = refining.network.device
     plan = plan_sides(longer_side, refining.steps)
     of, done, painted = sum(share for _, share in plan), 0, None
     for side, share in plan:
-        small = content.resized(side)
+        small = resized_in_strips(content, side, device)
         style_side = min(LONGEST, round(side * refining.style_scale))
         scaled = mixture(small, [(resized(x, style_side), weight) for x, weight in styles], strength)
         start = recolour(small, scaled) if painted is None else _enlarged(painted, *small.shape[2:])
@@ -163,9 +157,9 @@ def paint(
     # What no stroke is as fine as comes from the picture itself: its light, not its hue.
     tall = [
         F.interpolate(x, (height, x.shape[3]), mode="bicubic")
-        for x in (painted, content.resized(max(painted.shape[2:])))
+        for x in (painted, resized_in_strips(content, max(painted.shape[2:]), device))
     ]
-    for rows, own in zip(strips(height, width), content, strict=True):
+    for rows, own in zip(strips(height, width), in_strips(content, device), strict=True):
         broad, coarse = (_enlarged(x[:, :, rows], rows.stop - rows.start, width) for x in tall)
         fine = (own - coarse).mean(1, keepdim=True)
         yield (broad + fine).clamp_(0, 1)

@@ -17,7 +17,7 @@ from torch import Tensor
 from pmavae.autoencoder import PMAVAE, to_tensor
 from pmavae.images.pixels import LUMA, Pixels, gaussian, luma, strips, to_pixels
 from pmavae.latents import Latents, mix_style
-from pmavae.style_transfer.painting import Colours, Refining, Strips, mixture, paint, recolouring
+from pmavae.style_transfer.painting import Colours, Refining, in_strips, mixture, paint, recolouring
 
 DETAIL_SIGMA = 2.0  # px: what a Gaussian blur of this width takes away is detail
 _LUMA = np.array(LUMA, np.float32)
@@ -83,15 +83,14 @@ def repaint_by_steps(
     if strength == 0:
         return plain
     device = refining.network.device
-    content = Strips(plain, device)
     pictures = [(to_tensor(picture).to(device), weight) for picture, weight in styles]
-    painted = paint(content, pictures, refining, strength)
+    painted = paint(plain, pictures, refining, strength)
 
     def palette() -> Pixels:
-        own = Colours.of(content)
+        own = Colours.of(in_strips(plain, device))
         parts = [(Colours.of([picture]), weight) for picture, weight in pictures]
         moved = recolouring(own, Colours.mixed(mixture(own, parts, strength)))
-        return _joined(map(moved, content), plain)
+        return _joined(map(moved, in_strips(plain, device)), plain)
 
     return _kept(_joined(painted, plain), keep or Keep(), lambda: plain, palette)
 

@@ -26,7 +26,7 @@ from pmavae.restoration.levels import Levels
 from pmavae.restoration.tiles import restore_pixels
 from pmavae.ss2d import SS2D
 from pmavae.style_transfer.features import FeatureNetwork
-from pmavae.style_transfer.painting import Refining, Strips, resized
+from pmavae.style_transfer.painting import Refining, in_strips, resized, resized_in_strips
 from pmavae.style_transfer.repainting import Keep, repaint_by_steps
 from pmavae_cli import options
 from pmavae_cli.images.codecs import png_bytes
@@ -83,9 +83,9 @@ def test_a_picture_is_made_smaller_alike_in_strips(dtype: type, monkeypatch: pyt
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (61, 90, 3), dtype)
     whole = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None] / np.iinfo(dtype).max
     monkeypatch.setattr("pmavae.images.pixels.STRIP_PIXELS", 90 * 7)
-    strips = Strips(pixels, torch.device("cpu"))
-    assert len(list(strips)) == 9
-    assert (strips.resized(33) - resized(whole, 33)).abs().max() < 1e-5
+    cpu = torch.device("cpu")
+    assert len(list(in_strips(pixels, cpu))) == 9
+    assert (resized_in_strips(pixels, 33, cpu) - resized(whole, 33)).abs().max() < 1e-5
 
 
 @torch.no_grad()

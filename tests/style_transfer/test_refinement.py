@@ -27,7 +27,6 @@ from pmavae.style_transfer.painting import (
     LONGEST,
     SIDES,
     Refining,
-    Strips,
     paint,
     plan_sides,
     recolour,
@@ -67,8 +66,8 @@ def seeded(seed=0):
 def painted(network, content, styles, steps=12, **options):
     generator = options.pop("generator", None) or seeded()
     refining = Refining(network, steps, options.pop("style_scale", 1.0), generator, **options)
-    strips = Strips(to_pixels(content[0], np.uint16), content.device)
-    return torch.cat(list(paint(strips, styles, refining)), 2)
+    pixels = to_pixels(content[0], np.uint16)
+    return torch.cat(list(paint(pixels, styles, refining)), 2)
 
 
 def style_distance(network, picture, style):
