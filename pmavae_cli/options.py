@@ -1,7 +1,5 @@
 """The options that every task has, and those that other commands share."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys
@@ -10,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import click
 
@@ -317,13 +315,9 @@ def common_options(own: Sequence[click.Parameter]) -> tuple[click.Option, ...]:
     """COMMON_OPTIONS beside a task's own: one called --weights, of a mixture say, takes that name."""
     if not any("--weights" in param.opts for param in own):
         return COMMON_OPTIONS
-    return tuple(_named_for_the_model(o) if o.name == "weights" else o for o in COMMON_OPTIONS)
-
-
-def _named_for_the_model(weights: click.Option) -> click.Option:
-    renamed = copy(weights)
-    renamed.opts = ["--model-weights"]
-    return renamed
+    model_weights = copy(next(option for option in COMMON_OPTIONS if option.name == "weights"))
+    model_weights.opts = ["--model-weights"]
+    return tuple(model_weights if option.name == "weights" else option for option in COMMON_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -356,7 +350,7 @@ class RunOptions:
     debug: bool = False
 
     @classmethod
-    def take(cls, ctx: click.Context, values: dict[str, Any]) -> RunOptions:
+    def take(cls, ctx: click.Context, values: dict[str, Any]) -> Self:
         """Remove the common options from a command's values."""
         names = {f.name for f in fields(cls)} & set(values)
         given = ctx.get_parameter_source("preset") is click.core.ParameterSource.COMMANDLINE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import click
 from pmavae_cli.api import MaskType, PictureType, StyleType, Task, WeightedPath
 from pmavae_cli.console import Console
 from pmavae_cli.images.formats import READABLE_NAMES
-from pmavae_cli.options import ANY_FILE, RunOptions, common_options, with_ray_address
+from pmavae_cli.options import ANY_FILE, RunOptions, calm_threads, common_options, with_ray_address
 from pmavae_cli.plugin_manager import Registry
 
 if TYPE_CHECKING:
@@ -127,9 +126,7 @@ def _run(
 
         run_on_ray(task, values, options, console, to_do)
     elif to_do:
-        # Threads that spin while they wait for each other cost a busy machine whole seconds a picture.
-        # Read when torch is loaded, which is now.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        calm_threads()
         with swift_imports():
             from pmavae_cli.run.runner import Runner
 

@@ -67,10 +67,10 @@ class Worker:
         from pmavae import __version__
         from pmavae.errors import PMAVAEError
         from pmavae.files import tensors
+        from pmavae_cli.options import calm_threads
         from pmavae_cli.plugin_manager import load_plugins
 
-        # Read when torch is loaded, which is now.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        calm_threads()
         from pmavae_cli.run.runner import Runner
 
         work, here = self._work, socket.gethostname()

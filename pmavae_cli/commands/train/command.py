@@ -11,6 +11,7 @@ from pmavae_cli import options
 from pmavae_cli.api import Training
 from pmavae_cli.console import Console
 
+_PATH = click.Path(path_type=Path)
 RESUME = ("auto", "never")
 TASKS = ("base", "denoise", "upscale", "texture-vary")
 
@@ -30,8 +31,8 @@ TASKS = ("base", "denoise", "upscale", "texture-vary")
     "(columns file and class) balances their classes.",
 )
 @click.argument("more_data", nargs=-1, metavar="[DIR_OR_TAR]...")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder of the run.  [default: runs/PRESET]")
-@click.option("--config", type=click.Path(path_type=Path), help="Settings as TOML or JSON; options override.")
+@click.option("--out", type=_PATH, help="The folder of the run.  [default: runs/PRESET]")
+@click.option("--config", type=_PATH, help="Settings as TOML or JSON; options override.")
 @click.option("--time-limit", metavar="TIME", help="Length of the run, such as 2h or 90m.  [default: 2h]")
 @click.option("--steps", type=click.IntRange(1), help="Length of the run in optimizer steps instead.")
 @click.option("--pause-after", metavar="TIME", help="Save and end this session; run again to continue.")
@@ -43,7 +44,7 @@ TASKS = ("base", "denoise", "upscale", "texture-vary")
 )
 @click.option(
     "--branch-from",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     metavar="RUN",
     help="Begin where another run stands, with its settings and optimizers, and let the rate fall to "
     "nothing: shows what that run is worth, which goes on as it is.",
@@ -60,13 +61,11 @@ TASKS = ("base", "denoise", "upscale", "texture-vary")
     metavar="NAME",
     help="Feature network: vgg16, efficientnet-lite0, none, or a VMamba with weights: vmamba-tiny=FILE.",
 )
-@click.option("--classes", type=click.Path(path_type=Path), help="A manifest.csv that is elsewhere.")
+@click.option("--classes", type=_PATH, help="A manifest.csv that is elsewhere.")
 @click.option(
-    "--validate",
-    type=click.Path(path_type=Path),
-    help="Pictures to validate on.  [default: some of the data, held out]",
+    "--validate", type=_PATH, help="Pictures to validate on.  [default: some of the data, held out]"
 )
-@click.option("--cache", type=click.Path(path_type=Path), help="The decoded pictures.  [default: in the run]")
+@click.option("--cache", type=_PATH, help="The decoded pictures.  [default: in the run]")
 @click.option(
     "--set",
     "settings",
@@ -96,8 +95,7 @@ def train(ctx: click.Context, console: Console, **values: Any) -> None:
     if values["steps"] and values["time_limit"]:
         raise click.UsageError("--steps and --time-limit are two lengths of one run: give one.")
     options.calm_threads()
-    from pmavae_cli.commands.train.data import TrainingOptions
-    from pmavae_cli.commands.train.work import run_training
+    from pmavae_cli.commands.train.work import TrainingOptions, run_training
 
     values["data"] += values.pop("more_data")
     ctx.exit(run_training(TrainingOptions(**values), console, ctx.obj))

@@ -1,28 +1,33 @@
 """One session of `pmavae train`: from the options to a finished, paused or interrupted run."""
 
+import hashlib
 import os
 import signal
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import FrameType
+from functools import partial
+from pathlib import Path, PurePath
+from types import FrameType, SimpleNamespace
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from pmavae.errors import PMAVAEError
 from pmavae.inference import offload
 from pmavae.pretrained.network import Pretrained
 from pmavae.pretrained.weights import save_folder
 from pmavae.training.config import TrainConfig, duration
+from pmavae.training.dataset import decoded, open_or_build
 from pmavae.training.distributed import Processes, join_processes
-from pmavae.training.evaluation import save_grid
+from pmavae.training.evaluation import middle, save_grid, validation_pictures
 from pmavae.training.logging import Meter, Recorder
 from pmavae.training.objectives import objective_for
 from pmavae.training.objectives.base import Objective
 from pmavae.training.optimizers import choose_precision
-from pmavae.training.plugin import Training
+from pmavae.training.plugin import Example, Examples, Training
 from pmavae.training.run_folder import (
     RunFolder,
     load_checkpoint,
@@ -31,15 +36,19 @@ from pmavae.training.run_folder import (
     usable_phases,
 )
 from pmavae.training.schedule import Clock
+from pmavae.training.sources import PictureEntry, Refusal, find_pictures
 from pmavae.training.trainer import Trainer, bytes_per_pixel, phase_bytes
-from pmavae_cli.commands.train.data import TrainingData, TrainingOptions, prepare_data
 from pmavae_cli.console import Console, print_table
 from pmavae_cli.plugin_manager import Registry
 from pmavae_cli.progress import TrainingDisplay, span
 from pmavae_cli.run.models import choose_device
 from pmavae_cli.run.weights import find_weights
 
+VALIDATION_COUNT = 8
+HELD_OUT_SHARE = 0.1  # of the pictures, at most
 TITLES = {"psnr": "PSNR in dB", "ssim": "SSIM", "velocity": "error of the velocity"}
+
+TrainingOptions = SimpleNamespace  # the values of the command's options, by their names there
 
 
 class Interrupt:
@@ -158,6 +167,76 @@ def _resolve(
 def _kind(config: TrainConfig) -> str:
     """What a run and its weights are called by what is trained."""
     return config.preset if config.task == "base" else f"{config.task}-{config.preset}"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a session trains and validates on."""
+
+    count: int  # pictures to train on
+    held_out: int  # pictures that are held out to validate on
+    validation: Callable[[], Sequence[Tensor | Example]]  # these; the same in every session
+    largest_crop: int = sys.maxsize  # px, of the largest square in a picture; a plugin scales its own
+    cache: Path = Path()  # the decoded pictures; none where a plugin reads its own
+    refused: Sequence[Refusal] = ()
+
+
+def prepare_data(
+    config: TrainConfig,
+    options: TrainingOptions,
+    folder: RunFolder,
+    processes: Processes,
+    console: Console,
+    examples: Examples | None = None,
+) -> TrainingData:
+    """Find the pictures, name the refused ones, and fill the cache unless this is a dry run.
+
+    Some pictures are held out, the same ones every time. Where a plugin reads its own, `examples`, these are
+    the data.
+    """
+    if examples is not None:
+        return TrainingData(examples.count, examples.held_out, examples.validation)
+    found = find_pictures([Path(source) for source in config.data], options.classes)
+    held_out: list[PictureEntry] = []
+    if options.validate is None:
+        count = min(VALIDATION_COUNT, int(len(found.found) * HELD_OUT_SHARE))
+        held_out = sorted(found.found, key=_lot)[:count]
+    trained = replace(found, found=[entry for entry in found.found if entry not in held_out])
+    cache: Path = options.cache or folder.cache
+
+    def progress(done: int, total: int) -> None:
+        if done % 500 == 0 or done == total:
+            console.note(f"decoded {done} of {total} pictures")
+
+    if not options.dry_run:
+        if processes.is_main:
+            for refusal in found.refused:
+                console.note(refusal.reason)
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            for refusal in open_or_build(trained, cache, progress):
+                console.note(refusal.reason)
+        processes.wait()
+    validation: Callable[[], Sequence[Tensor]] = partial(
+        _middles, held_out or trained.found[:VALIDATION_COUNT]
+    )
+    if options.validate is not None:
+        validation = partial(validation_pictures, options.validate, VALIDATION_COUNT)
+    return TrainingData(
+        len(trained.found), len(held_out), validation, trained.largest_crop, cache, found.refused
+    )
+
+
+def _lot(entry: PictureEntry) -> str:
+    """Where a picture stands when some are drawn: as by chance, but by its name alone."""
+    return hashlib.blake2b(PurePath(entry.name).name.encode()).hexdigest()
+
+
+def _middles(entries: list[PictureEntry]) -> list[Tensor]:
+    """The middles of pictures, (1, 3, H, W)."""
+    pictures = [middle(pixels) for _, pixels in decoded(entries) if not isinstance(pixels, Refusal)]
+    if not pictures:
+        raise PMAVAEError("no picture to validate on can be decoded: give some with --validate FOLDER")
+    return pictures
 
 
 @dataclass
