@@ -247,9 +247,9 @@ def _build(kind: Any, data: Any, place: str) -> Any:
     if unknown := sorted(set(data) - set(hints)):
         raise ConfigError(f"unknown setting {place}{unknown[0]}; there are {', '.join(hints)}")
     values = {name: _value(hints[name], value, f"{place}{name}") for name, value in data.items()}
-    for field_ in fields(kind):
-        if field_.name not in values and field_.default is field_.default_factory is MISSING:
-            raise ConfigError(f"{place}{field_.name} is missing")
+    for each in fields(kind):
+        if each.name not in values and each.default is each.default_factory is MISSING:
+            raise ConfigError(f"{place}{each.name} is missing")
     return kind(**values)
 
 

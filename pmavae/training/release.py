@@ -27,7 +27,7 @@ from pmavae.pretrained.resolve import resolve
 from pmavae.pretrained.weights import load_weights, save_weights
 from pmavae.training.config import read_config
 from pmavae.training.evaluation import SCORE
-from pmavae.training.objectives import OBJECTIVES
+from pmavae.training.objectives import CLASSES
 
 INVISIBLE = 45.0  # dB from which on nobody sees a difference
 VELOCITY = "velocity_kodak24"  # error of a texture prior
@@ -82,14 +82,14 @@ def release(
     task = getattr(load_weights(resolve(run).path).config, "task", "base")
     if task != "base" and paint_scale != 1:
         raise WeightsError(f"{run} has weights of the task {task}, without paint: leave its scale at 1")
-    if task not in OBJECTIVES:
+    if task not in CLASSES:
         task = "base"  # which these weights are then refused for
     model = load_task_model(run, task)
     recipe: dict[str, object] = {f"part_{i}": read_config(part) for i, part in enumerate(recipes, 1)}
     if task == "base":
         scale_paint(model, paint_scale)
         recipe["paint_scale"] = paint_scale
-    scores = OBJECTIVES[task].measure(model, evaluate, codec)
+    scores = CLASSES[task].measure(model, evaluate, codec)
     replaced = [
         row for row in manifest["weights"] if (row["preset"], row["task"]) == (model.config.preset, task)
     ]

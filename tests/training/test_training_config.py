@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmavae.training.config import ConfigError, TrainConfig, change, config_from_dict, duration, read_config
+from pmavae.training.objectives import CLASSES
 from pmavae.training.objectives.reconstruction import Codec
 from pmavae.training.perceptual import PerceptualNetwork
-from pmavae.training.phases import DEFAULT_PHASES, Phase
+from pmavae.training.phases import DEFAULT_PHASES, OBJECTIVES, Phase
 from pmavae.training.run_folder import RunFolder, resolve_config, usable_phases
 from pmavae.training.schedule import Clock, position
 
@@ -106,6 +107,10 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, name):
         (tmp_path / name).write_text("{ not = [ either")
     with pytest.raises(ConfigError, match=name):
         read_config(tmp_path / name)
+
+
+def test_every_task_has_phases_and_an_objective():
+    assert CLASSES.keys() == OBJECTIVES.keys()
 
 
 def test_phases_that_no_picture_serves_are_left_out():

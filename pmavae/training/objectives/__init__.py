@@ -14,7 +14,7 @@ from pmavae.training.objectives.restoration import Restoration
 from pmavae.training.objectives.texture import TextureStatistics
 from pmavae.training.plugin import Examples, Training
 
-OBJECTIVES: dict[str, type[Objective[Any, Any]]] = {
+CLASSES: dict[str, type[Objective[Any, Any]]] = {
     "base": Codec,
     **dict.fromkeys(RESTORATIONS, Restoration),
     TEXTURE_TASK: TextureStatistics,
@@ -30,4 +30,4 @@ def objective_for(
     """That of a run; `plan` is the training of a plugin's task, `examples` its data. Raises PMAVAEError."""
     if plan is not None:
         return PluginObjective(config, index, plan, examples)
-    return OBJECTIVES[config.task](config, index)
+    return CLASSES[config.task](config, index)

@@ -155,8 +155,7 @@ class Objective(ABC, Generic[M, D]):
     @torch.no_grad()
     def scores(self, model: M, pictures: Sequence[Any]) -> dict[str, float]:
         """The means of `score`, by name."""
-        rows = [self.score(model, picture, number) for number, picture in enumerate(pictures)]
-        return means(rows)
+        return means([self.score(model, picture, number) for number, picture in enumerate(pictures)])
 
     @torch.no_grad()
     def preview(self, model: M, pictures: Sequence[Any]) -> Tensor | None:
