@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 from pmavae.config import PRESETS
 from pmavae.errors import ImageError, LatentFileError, WeightsError
-from pmavae.pretrained.manifest import WeightsEntry, WeightsIndex
+from pmavae.pretrained.manifest import WeightsIndex
 from pmavae_cli.images.formats import LATENTS, READABLE, format_of, starts_like_a_picture
 from pmavae_cli.images.metadata import extras_of, unpack
 from pmavae_cli.images.reading import read_picture
@@ -130,7 +130,7 @@ def _describe_tensors(place: Path | bytes, name: str, index: WeightsIndex) -> di
     if kind == "weights":
         if isinstance(place, bytes):
             raise WeightsError(f"{name} holds weights, which are read from files only: name their file")
-        return _describe_weights(place, index)
+        return describe_weights(place, index)
     raise LatentFileError(
         f"{name} is a safetensors file but neither latents nor weights of pmavae: make one with pmavae encode"
     )
@@ -141,13 +141,12 @@ def _describe_latents(place: Path | bytes, name: str, index: WeightsIndex) -> di
     from pmavae.latents import Style
 
     found, header = read_latents_or_style(place, PRESETS.__getitem__, name=name)
-    released = _released(header.weights_sha256, index)
     facts: dict[str, Any] = {
         "kind": "style" if isinstance(found, Style) else "latents",
         "preset": header.preset,
         "weights": header.weights_id,
         "weights_sha256": header.weights_sha256,
-        "weights_released": released is not None,
+        "weights_released": any(entry.sha256 == header.weights_sha256 for entry in index.entries),
         "width": found.width,
         "height": found.height,
     }
@@ -162,13 +161,14 @@ def _describe_latents(place: Path | bytes, name: str, index: WeightsIndex) -> di
     }
 
 
-def _describe_weights(path: Path, index: WeightsIndex) -> dict[str, Any]:
+def describe_weights(path: Path, index: WeightsIndex) -> dict[str, Any]:
+    """Read a weights file and tell of it; raises WeightsError, naming it."""
     from pmavae.pretrained.network import network_shapes
     from pmavae.pretrained.weights import load_weights
 
     loaded = load_weights(path, shapes=network_shapes)
     config = loaded.config.to_dict()
-    released = _released(loaded.sha256, index)
+    released = next((entry for entry in index.entries if entry.sha256 == loaded.sha256), None)
     return {
         "kind": "weights",
         "id": loaded.id,
@@ -180,8 +180,3 @@ def _describe_weights(path: Path, index: WeightsIndex) -> dict[str, Any]:
         "licence": released.licence if released else None,
         "config": config,
     }
-
-
-def _released(sha256: str, index: WeightsIndex) -> WeightsEntry | None:
-    """The released weights whose file has this hash."""
-    return next((entry for entry in index.entries if entry.sha256 == sha256), None)

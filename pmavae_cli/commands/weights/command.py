@@ -177,7 +177,8 @@ def import_(
     options.calm_threads()
     import torch
 
-    from pmavae.pretrained.weights import load_weights, save_weights
+    from pmavae.pretrained.weights import save_weights
+    from pmavae_cli.commands.info.work import describe_weights
     from pmavae_cli.commands.weights.importing import Wanted, read_import
     from pmavae_cli.run.weights import find_weights
 
@@ -191,17 +192,9 @@ def import_(
     if not console.json:
         click.echo(os.fsencode(output))
         return
-    loaded = load_weights(output)
-    print_json(
-        {
-            "output": str(output),
-            "id": loaded.id,
-            "task": getattr(loaded.config, "task", "base"),
-            "preset": loaded.config.preset,
-            "parameters": sum(tensor.numel() for tensor in loaded.state.values()),
-            "sha256": loaded.sha256,
-        }
-    )
+    facts = describe_weights(output, registry.weights)
+    shown = ("id", "task", "preset", "parameters", "sha256")
+    print_json({"output": str(output), **{name: facts[name] for name in shown}})
 
 
 @weights.command(short_help="Upload a folder of weights to the Hub.")

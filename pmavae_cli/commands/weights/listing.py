@@ -176,8 +176,8 @@ def verify(row: Listed) -> tuple[str | None, str | None]:
 
     One that nothing tells the hash of is read and checked as any weights are.
     """
-    fetch = f"run pmavae weights fetch {row.id} --force"
-    remedy = fetch if row.state == CACHED else f"install {row.origin} again"
+    again = f"run pmavae weights fetch {row.id} --force"
+    remedy = again if row.state == CACHED else f"install {row.origin} again"
     if row.path is None:
         return None, f"{row.id} is gone; {remedy}"
     path = Path(row.path)
@@ -196,17 +196,12 @@ def verify(row: Listed) -> tuple[str | None, str | None]:
     ours, expected = (sha1.hexdigest(), blob) if is_sha1 else (found, row.sha256)
     problem = None
     if expected is None:
-        problem = _structure(path)
+        from pmavae.pretrained.weights import load_weights
+
+        try:
+            load_weights(path)
+        except WeightsError as error:
+            problem = f"is no sound weights file: {error}"
     elif ours != expected:
         problem = f"is damaged or was changed: {path} has the hash {ours[:8]}…, not {expected[:8]}…"
     return found, problem and f"{row.id} {problem}; {remedy}"
-
-
-def _structure(path: Path) -> str | None:
-    from pmavae.pretrained.weights import load_weights
-
-    try:
-        load_weights(path)
-    except WeightsError as error:
-        return f"is no sound weights file: {error}"
-    return None
