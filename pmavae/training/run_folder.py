@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from pmavae.errors import PMAVAEError
 from pmavae.files.tensors import write_atomically
 from pmavae.pretrained.network import Pretrained
-from pmavae.pretrained.weights import save_weights
+from pmavae.pretrained.weights import save_folder
 from pmavae.training.config import ConfigError, TrainConfig, change, config_from_dict, duration, read_config
 from pmavae.training.objectives.base import Objective
 from pmavae.training.phases import OBJECTIVES, Phase, default_phases
@@ -94,14 +94,8 @@ def save_checkpoint(
     partial = folder / f".{path.name}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_weights(
-            partial / "model.safetensors",
-            state.average.state_dict(),
-            state.average.config,
-            weights_id,
-            torch.float32,
-        )
+        average = state.average
+        save_folder(partial, average.state_dict(), average.config, weights_id, torch.float32)
         save_file(state.tensors(), partial / "state.safetensors")
         (partial / "state.json").write_text(json.dumps(numbers, indent=2))
         for file in partial.iterdir():

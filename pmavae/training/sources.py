@@ -41,12 +41,16 @@ def picture_members(path: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | N
         with tarfile.open(path) as tar:
             for member in tar:
                 parts = PurePosixPath(member.name).parts
-                if not member.isreg() or not parts or any(is_hidden(p) for p in parts if p != ".."):
+                if not member.isreg() or any(is_hidden(p) for p in parts if p != ".."):
                     continue
-                if PurePosixPath(parts[-1]).suffix.lower() not in SUFFIXES:
+                if not parts or PurePosixPath(parts[-1]).suffix.lower() not in SUFFIXES:
                     continue
                 yield member, None if member.size > MAX_FILE_BYTES else _stream(tar, member)
-            _check_end(tar)
+            # tarfile takes a damaged header for the end; the real end is a block of zeros, or nothing.
+            assert tar.fileobj is not None
+            tar.fileobj.seek(tar.offset)
+            if any(tar.fileobj.read(tarfile.BLOCKSIZE)):
+                raise tarfile.ReadError(f"no header where one should be, at byte {tar.offset}")
     except DAMAGED_TAR as error:
         raise ImageError(
             f"{path} is no tar or is damaged or truncated ({short_reason(error)}): copy it again"
@@ -60,14 +64,6 @@ def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
         return stream
     # To go back in a compressed file is to decompress it again from its beginning.
     return io.BytesIO(stream.read())
-
-
-def _check_end(tar: tarfile.TarFile) -> None:
-    """tarfile takes a damaged header for the end; the real end is a block of zeros, or nothing."""
-    assert tar.fileobj is not None
-    tar.fileobj.seek(tar.offset)
-    if any(tar.fileobj.read(tarfile.BLOCKSIZE)):
-        raise tarfile.ReadError(f"no header where one should be, at byte {tar.offset}")
 
 
 MANIFEST = "manifest.csv"
