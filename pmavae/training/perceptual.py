@@ -184,14 +184,16 @@ def perceptual_network(name: str) -> PerceptualNetwork | None:
 
 def _vgg16_file() -> Path:
     """The weights of VGG16 in the Hugging Face cache, downloaded if need be."""
-    from huggingface_hub import (
-        constants,
-        get_hf_file_metadata,
-        hf_hub_download,
-        hf_hub_url,
-        try_to_load_from_cache,
-    )
-
+    try:
+        from huggingface_hub import (
+            constants,
+            get_hf_file_metadata,
+            hf_hub_download,
+            hf_hub_url,
+            try_to_load_from_cache,
+        )
+    except ImportError:
+        raise PMAVAEError("features of vgg16 need: pip install huggingface_hub") from None
     cached = try_to_load_from_cache(VGG16_REPO, VGG16_FILE)
     if isinstance(cached, str):
         return Path(cached)
