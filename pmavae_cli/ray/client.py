@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import secrets
@@ -13,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,22 +59,22 @@ def run_on_ray(
     assert options.ray
     mark = secrets.token_hex(8)
     work = Work(task.name, __version__, values, options, Path.cwd(), mark)
-    told: set[int] = set()
+    reported: set[int] = set()
     try:
         with _process(work, jobs, options.ray) as process, Bars(console, len(jobs)) as shown:
             for row in _rows(process, options.ray):
-                if row.index in told:
+                if row.index in reported:
                     continue
-                told.add(row.index)
+                reported.add(row.index)
                 failures = console.failures
                 say_again(console, row.said)
-                shown.done(len(told))
+                shown.done(len(reported))
                 if options.fail_fast and console.failures > failures == 0:
-                    _ask_to_stop(process)
+                    _send(process, b"stop\n")
     finally:
         _remove_parts(jobs, mark)
     for index, job in enumerate(jobs):
-        if index not in told and not (options.fail_fast and console.failures):
+        if index not in reported and not (options.fail_fast and console.failures):
             console.failed(job.name, task.name, "Ray gave no answer about it: run again with --skip-existing")
 
 
@@ -92,10 +91,7 @@ def _process(work: Work, jobs: list[Job], address: str) -> Iterator[subprocess.P
         start_new_session=True,  # Ctrl-C is for this process, which then ends that one
     )
     try:
-        assert process.stdin and process.stdout
-        with contextlib.suppress(BrokenPipeError):
-            pickle.dump(Batch(work, jobs, address, temporary), process.stdin)
-            process.stdin.flush()
+        _send(process, pickle.dumps(Batch(work, jobs, address, temporary)))
         yield process
     finally:
         _end(process)
@@ -104,15 +100,11 @@ def _process(work: Work, jobs: list[Job], address: str) -> Iterator[subprocess.P
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin and process.stdout
-    with contextlib.suppress(BrokenPipeError):
+    with suppress(BrokenPipeError):
         process.stdin.close()
-    try:
+    with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C
         process.wait(END)
-    except subprocess.TimeoutExpired:
-        pass
-    except KeyboardInterrupt:  # the second one
-        pass
-    with contextlib.suppress(ProcessLookupError):
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
@@ -140,10 +132,10 @@ def _rows(process: subprocess.Popen[bytes], address: str) -> Iterator[Row]:
             assert isinstance(message, Started)
 
 
-def _ask_to_stop(process: subprocess.Popen[bytes]) -> None:
+def _send(process: subprocess.Popen[bytes], data: bytes) -> None:
     assert process.stdin
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(b"stop\n")
+    with suppress(BrokenPipeError):
+        process.stdin.write(data)
         process.stdin.flush()
 
 

@@ -91,8 +91,8 @@ def _messages(batch: Batch, to_stop: list[Any]) -> Iterator[Message]:
         yield from done(batch, to_stop.append)
 
 
-def done(batch: Batch, tell: Callable[[Any], None]) -> Iterator[Message]:
-    """Do a batch, in a process of the cluster. `tell` is given the ledger before anything is begun."""
+def done(batch: Batch, report: Callable[[Any], None]) -> Iterator[Message]:
+    """Do a batch, in a process of the cluster. `report` is given the ledger before anything is begun."""
     import ray
     import ray.data
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -105,7 +105,7 @@ def done(batch: Batch, tell: Callable[[Any], None]) -> Iterator[Message]:
         .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
         .remote()
     )
-    tell(ledger)
+    report(ledger)
     ray.data.DataContext.get_current().enable_progress_bars = False
     # A block is what Ray gives to a worker and does again when that is killed, and its rows come all at once.
     jobs = [{"index": i, "job": pickle.dumps(job)} for i, job in enumerate(batch.jobs)]
