@@ -11,8 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from pmavae.pretrained.manifest import WeightsIndex
+from pmavae.pretrained.resolve import Found, resolve
 from pmavae_cli.api import Progress as Report
 from pmavae_cli.console import Console, one_line
 
@@ -192,16 +195,24 @@ def _shortened(name: str) -> str:
     return text.plain
 
 
-def download_bar(console: Console, name: str) -> type[DownloadBar]:
-    """What `huggingface_hub` takes as `tqdm_class`.
+def find_weights(
+    name: str | Path | Found, task: str, index: WeightsIndex, console: Console, **options: Any
+) -> Found:
+    """What `resolve` gives, with its options; a bar and a note tell what the Hub has to do with it."""
 
-    name: of what is fetched, as the user knows it; the client tells the hash.
-    """
-    return type("NamedBar", (DownloadBar,), {"console": console, "name": name})
+    def bar(name: str) -> type[DownloadBar]:
+        return type("NamedBar", (DownloadBar,), {"console": console, "name": name})
+
+    return resolve(
+        name, task, index, progress=bar, warn=lambda note: console.note(note, once=note), **options
+    )
 
 
 class DownloadBar:
-    """As much of tqdm as the Hub's client uses: bytes, their rate and the time left."""
+    """As much of tqdm as the Hub's client uses: bytes, their rate and the time left.
+
+    name: of what is fetched, as the user knows it; the client tells the hash.
+    """
 
     console: ClassVar[Console]
     name: ClassVar[str]

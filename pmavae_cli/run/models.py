@@ -19,7 +19,7 @@ from pmavae.pretrained.network import CODEC_BOUND, Builder, TaskNetwork, load_ta
 from pmavae.pretrained.resolve import Found
 from pmavae_cli.console import Console
 from pmavae_cli.options import RunOptions, budget
-from pmavae_cli.run.weights import find_weights
+from pmavae_cli.progress import find_weights
 
 if TYPE_CHECKING:
     from pmavae import PMAVAE

@@ -160,7 +160,7 @@ from pathlib import Path
 from pmavae.errors import WeightsError
 from pmavae.pretrained.manifest import Manifest, Shelf, WeightsIndex
 from pmavae_cli.console import Console
-from pmavae_cli.run.weights import find_weights
+from pmavae_cli.progress import find_weights
 manifest = Path(sys.argv[1])
 index = WeightsIndex((Shelf.load(manifest, "plugin far"),))
 for name, task in (("far-1", "base"), ("tiny", "denoise"), ("wrong-1", "base"), ("far-1", "base")):

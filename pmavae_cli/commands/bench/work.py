@@ -20,7 +20,7 @@ from pmavae.training.evaluation import picture_paths, read_rgb
 from pmavae_cli.api import Task
 from pmavae_cli.commands.bench.baselines import BASELINES, Baseline, Pixels
 from pmavae_cli.console import Console, print_json, print_table
-from pmavae_cli.run.weights import find_weights
+from pmavae_cli.progress import find_weights
 
 Row = dict[str, Any]  # names, measures, and the seconds that it took
 Columns = Mapping[str, tuple[str, str]]  # the heading and the format of each part of a row that is shown

@@ -40,9 +40,8 @@ from pmavae.training.sources import PictureEntry, Refusal, find_pictures
 from pmavae.training.trainer import Trainer, bytes_per_pixel, phase_bytes
 from pmavae_cli.console import Console, print_table
 from pmavae_cli.plugin_manager import Registry
-from pmavae_cli.progress import TrainingDisplay, span
+from pmavae_cli.progress import TrainingDisplay, find_weights, span
 from pmavae_cli.run.models import choose_device
-from pmavae_cli.run.weights import find_weights
 
 VALIDATION_COUNT = 8
 HELD_OUT_SHARE = 0.1  # of the pictures, at most

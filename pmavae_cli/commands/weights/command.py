@@ -64,7 +64,7 @@ def fetch(registry: Registry, console: Console, ref: str, task: str, force: bool
     REF is an id or a preset, or org/name[@revision][:file]. What is here already is verified and left where
     it is. A download whose connection breaks off goes on where it was.
     """
-    from pmavae_cli.run.weights import find_weights
+    from pmavae_cli.progress import find_weights
 
     found = find_weights(ref, task, registry.weights, console, force=force)
     if found.reference is None:
@@ -115,7 +115,7 @@ def path(registry: Registry, console: Console, ref: str, task: str) -> None:
 
     Exit status 1 where it is none of these. REF is as for pmavae weights fetch.
     """
-    from pmavae_cli.run.weights import find_weights
+    from pmavae_cli.progress import find_weights
 
     click.echo(os.fsencode(find_weights(ref, task, registry.weights, console, offline=True).path))
 
@@ -180,7 +180,7 @@ def import_(
     from pmavae.pretrained.weights import save_weights
     from pmavae_cli.commands.info.work import describe_weights
     from pmavae_cli.commands.weights.importing import Wanted, read_import
-    from pmavae_cli.run.weights import find_weights
+    from pmavae_cli.progress import find_weights
 
     if codec and task != "texture-vary":
         raise click.UsageError("--codec has no meaning without --task texture-vary.")
