@@ -77,7 +77,11 @@ def _scan(a: Any, b: Any, lanes: int, levels: int) -> Any:
     # Steps after the last, which change nothing before them.
     missing = op.Mod(op.Neg(steps), _integers(CHUNK))
     pads = op.Concat(_integers(0, 0, 0, 0), missing, _integers(0), axis=0)
-    decays, states = (_chunks(op.Pad(x, pads), lanes) for x in (a, b))
+    # (4, n · CHUNK, M) as CHUNK times (4, n, 1, M), the first steps of all chunks first.
+    shape = _integers(DIRECTIONS, -1, CHUNK, lanes)
+    decays, states = (
+        [*op.Split(op.Reshape(op.Pad(x, pads), shape), axis=2, num_outputs=CHUNK)] for x in (a, b)
+    )
     for t in range(1, CHUNK):
         states[t] = op.Add(states[t], op.Mul(decays[t], states[t - 1]))
         decays[t] = op.Mul(decays[t], decays[t - 1])
@@ -88,12 +92,6 @@ def _scan(a: Any, b: Any, lanes: int, levels: int) -> Any:
     states = [op.Add(state, op.Mul(decay, carried)) for state, decay in zip(states, decays, strict=True)]
     together = op.Reshape(op.Concat(*states, axis=2), _integers(DIRECTIONS, -1, lanes))
     return op.Slice(together, _integers(0), steps, _integers(1))
-
-
-def _chunks(x: Any, lanes: int) -> list[Any]:
-    """(4, n · CHUNK, M) as CHUNK times (4, n, 1, M), the first steps of all chunks first."""
-    chunks = op.Reshape(x, _integers(DIRECTIONS, -1, CHUNK, lanes))
-    return [*op.Split(chunks, axis=2, num_outputs=CHUNK)]
 
 
 def _product(a: Any, b: Any) -> Any:

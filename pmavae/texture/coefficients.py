@@ -33,11 +33,11 @@ class Texture:
 
     def join(self) -> Tensor:
         """The inverse of `take_apart`: z_detail (B, C, 2h, 2w)."""
+        full = self.pattern * _for_each(self.shares)
+        means_and_differences = full.tensor_split((full.shape[1] // 4,), dim=1)
         groups = [
             group * (strength / _rms(group))
-            for group, strength in zip(
-                _split(self.pattern * _for_each(self.shares)), self.strength.split(1, dim=1), strict=True
-            )
+            for group, strength in zip(means_and_differences, self.strength.split(1, dim=1), strict=True)
         ]
         return self.smooth + _from_haar(*groups)
 
@@ -78,11 +78,6 @@ def _around(x: Tensor) -> Tensor:
     line = torch.tensor([0.25, 0.5, 0.25], device=x.device, dtype=x.dtype)
     kernel = (line[:, None] * line).expand(channels, 1, 3, 3)
     return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=channels)
-
-
-def _split(pattern: Tensor) -> tuple[Tensor, Tensor]:
-    channels = pattern.shape[1] // 4
-    return pattern[:, :channels], pattern[:, channels:]
 
 
 def _rms(x: Tensor) -> Tensor:
