@@ -26,14 +26,7 @@ from pmavae.config import PRESETS
 from pmavae.errors import PMAVAEError, WeightsError
 from pmavae.training.phases import OBJECTIVES, Phase
 from pmavae_cli import hookspecs
-from pmavae_cli.api import (
-    API_VERSION,
-    ENTRY_POINT_GROUP,
-    OLDEST_API_VERSION,
-    PROJECT,
-    Task,
-    Training,
-)
+from pmavae_cli.api import API_VERSION, ENTRY_POINT_GROUP, OLDEST_API_VERSION, PROJECT, Task, Training
 from pmavae_cli.commands import COMMANDS
 from pmavae_cli.options import common_options
 

@@ -16,12 +16,7 @@ from numpy.typing import NDArray
 
 from pmavae.config import PRESETS
 from pmavae.errors import ImageError, PMAVAEError
-from pmavae.files.latent_file import (
-    LatentHeader,
-    check_weights,
-    read_latents,
-    read_latents_or_style,
-)
+from pmavae.files.latent_file import LatentHeader, check_weights, read_latents, read_latents_or_style
 from pmavae.files.tensors import looks_like_tensor_file
 from pmavae.images.pixels import Pixels, RowSource, eight_bits, fit_side, style_view
 from pmavae.inference.fused import set_precision
