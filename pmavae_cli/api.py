@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
@@ -113,6 +113,10 @@ class Weighted:
     def style(self) -> Style:
         """That of the file; of a picture that counts beside it, encoded when first asked for."""
         return self.open_style()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Name, style, weight and picture: a tuple in earlier versions, it can be unpacked as one."""
+        return iter((self.name, self.style, self.weight, self.picture))
 
 
 class WeightedPath(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+import torch
 from conftest import Command, picture
 from hypothesis import given
 from hypothesis import strategies as st
@@ -388,6 +389,8 @@ def test_plugins_that_define_the_names_of_before_go_on(run: Command, monkeypatch
     assert run("old-style", "a.png").lines == ["a.style.safetensors"]
     run("old-style", "a.png", "-o", "a.jpg", status=2)
     assert (Blend().takes, OldBlend().takes, OldBlend().input_kind) == ("latents", "pixels", "pixels")
+    name, style, weight, picture = Weighted("a", lambda: Style(torch.zeros(1, 96, 1, 1), 8, 8), 2.0)
+    assert (name, style.width, weight, picture) == ("a", 8, 2.0, None)
 
 
 def test_styles_by_the_installed_command(installed: Command, here: Path) -> None:
