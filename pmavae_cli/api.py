@@ -343,6 +343,10 @@ class Task(ABC):
         """The old name of `input_kind`."""
         return self.input_kind
 
+    @takes.setter
+    def takes(self, kind: InputKind) -> None:
+        self.input_kind = kind  # type: ignore[misc]
+
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if "takes" in vars(cls) and "input_kind" not in vars(cls):

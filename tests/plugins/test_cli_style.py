@@ -389,6 +389,9 @@ def test_plugins_that_define_the_names_of_before_go_on(run: Command, monkeypatch
     assert run("old-style", "a.png").lines == ["a.style.safetensors"]
     run("old-style", "a.png", "-o", "a.jpg", status=2)
     assert (Blend().takes, OldBlend().takes, OldBlend().input_kind) == ("latents", "pixels", "pixels")
+    task = Blend()
+    task.takes = "pixels"
+    assert task.input_kind == "pixels" and Blend().input_kind == "latents"
     name, style, weight, picture = Weighted("a", lambda: Style(torch.zeros(1, 96, 1, 1), 8, 8), 2.0)
     assert (name, style.width, weight, picture) == ("a", 8, 2.0, None)
 

@@ -51,6 +51,8 @@ def public(body: list[ast.stmt]) -> Iterator[str]:
         elif isinstance(node, ast.FunctionDef):
             returns = ast.unparse(node.returns) if node.returns else "None"
             decorators = [ast.unparse(d) for d in node.decorator_list]
+            if any(decorator.endswith(".setter") for decorator in decorators):
+                continue  # of a property that is there
             call = f"({ast.unparse(node.args)}) ->" if "property" not in decorators else ":"
             line = f"{node.name}{call} {returns}"
         elif isinstance(node, ast.Assign):
