@@ -8,8 +8,6 @@
 The names are loaded on first use, so that importing the package does not import torch.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

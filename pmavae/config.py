@@ -4,8 +4,6 @@ Nothing here imports torch, so the command line can list presets at once. The ot
 `network_configs`, because every start of the command line loads this file.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 

@@ -9,8 +9,6 @@ projection that starts at zero, so that a new network is its linear shortcuts an
 what is not linear. How a trained network runs fast and in little memory is in `pmavae.inference`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import cast
 

@@ -1,7 +1,5 @@
 """The shape of every network beside the autoencoder, by task. Nothing here imports torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -16,8 +16,6 @@ The projections are the same at every position, so they are computed once in ima
 the recurrence itself walks the image in four orders. No sequence is ever flattened or flipped.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

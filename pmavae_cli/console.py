@@ -1,7 +1,5 @@
 """What a run says: results on stdout, everything else on stderr, one line each."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

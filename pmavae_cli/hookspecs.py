@@ -1,7 +1,5 @@
 """The hooks that a plugin may implement; each of them is optional, and one has to be there."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

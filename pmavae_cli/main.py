@@ -1,7 +1,5 @@
 """The command `pmavae`: its groups of commands, and how a run ends."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """What a weights file says of itself, read without torch and tensors, and the checks of its JSON."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

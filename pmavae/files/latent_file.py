@@ -3,8 +3,6 @@
 The format is described for other languages in docs/latent-files.md.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ then the tensors' bytes without gaps. Latent files and weights files are both of
 they add is a JSON object of their own under the metadata key "pmavae".
 """
 
-from __future__ import annotations
-
 import io
 import json
 import math

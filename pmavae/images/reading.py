@@ -1,7 +1,5 @@
 """Picture files that nobody vouches for, in folders: their size from the header, their pixels as RGB."""
 
-from __future__ import annotations
-
 import tarfile
 import zlib
 from collections.abc import Iterator

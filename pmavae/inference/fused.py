@@ -6,8 +6,6 @@ that to its compiler only, under names without a promise: where they are missing
 Below, in which numbers a network may compute.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any, Literal, get_args
 

@@ -2,8 +2,6 @@
 large maps in strips of rows. Modulations and gates become part of the weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, cast
 

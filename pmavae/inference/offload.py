@@ -6,8 +6,6 @@ system's to write out and to fetch again; where memory is free they stay there. 
 does with memory that is freed.
 """
 
-from __future__ import annotations
-
 import ctypes
 import math
 import mmap

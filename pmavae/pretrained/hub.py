@@ -4,8 +4,6 @@ The Hub's client is imported by the functions that need it. Only safetensors fil
 HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean to any program that uses the Hub.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import logging

@@ -4,8 +4,6 @@ The client's errors come from several libraries, and which of them depends on it
 apart by status, by the names of their classes and by errno.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

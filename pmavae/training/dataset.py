@@ -4,8 +4,6 @@ The cache is a flat file of uint8 RGB rows beside a JSON index. Each picture is 
 whole and two-fold downscaled: the second view doubles the scales seen and has no JPEG grid.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -3,8 +3,6 @@
 Every row follows from nothing but seed, step and its number, as in dataset.py.
 """
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ The model is small, so nothing is wrapped: after the backward pass all gradients
 tensor. Whatever else the processes must agree on, such as when to stop, travels with them.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 A codec is judged as the product would show it: through the bytes of a latent file.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence

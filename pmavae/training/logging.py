@@ -1,7 +1,5 @@
 """The record of a run: means between two log lines, a CSV, TensorBoard."""
 
-from __future__ import annotations
-
 import csv
 import importlib.util
 import math

@@ -5,8 +5,6 @@ The adversary is a PatchGAN, a small network that tells real patches from recons
 of 70), and λ balanced by gradient norms (arXiv 2012.09841).
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The optimizers of a run: AdamW, and Muon for matrices; what each is given, in which precision."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """The parts of a run, and which ones it has where nothing is said. Nothing here imports torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

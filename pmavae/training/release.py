@@ -6,8 +6,6 @@ Shipped weights are a ratchet: a file that reconstructs or restores the evaluati
 textures, worse than the one it would replace is refused, and nothing is changed.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -5,8 +5,6 @@ checkpoints/step-00000500/model.safetensors   the averaged weights (fp32), usabl
                           state.json          step, progress, counters
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -4,8 +4,6 @@ Everything follows from the progress alone, a number from 0 to 1, so a run resum
 whether its length was given in steps or in time.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Where training pictures are: folders, tars and single files, looked through before any is decoded."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

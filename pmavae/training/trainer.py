@@ -1,7 +1,5 @@
 """The training loop: draw crops ahead, make what the objective asks of them, step, average."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import math

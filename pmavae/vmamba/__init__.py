@@ -8,8 +8,6 @@
 What needs torch is loaded on first use, so that importing the package does not import it.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from pmavae.network_configs import MEAN, STD, VARIANTS, VMAMBA, VMambaConfig

@@ -5,8 +5,6 @@ of a damaged one Pillow's library writes to stderr by itself, and Pillow's write
 directories in it, as that of every camera has.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import struct

@@ -1,7 +1,5 @@
 """The file formats that are read and written, and what each can hold."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

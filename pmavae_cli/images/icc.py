@@ -3,8 +3,6 @@
 By Little CMS through imagecodecs, which unlike Pillow converts 16 bits a channel too.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from itertools import product
 

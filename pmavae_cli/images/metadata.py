@@ -11,8 +11,6 @@ is given this form as soon as it is read, so that a detour through a latent file
     alpha  transparency, as a greyscale PNG of 8 or 16 bits
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

@@ -1,7 +1,5 @@
 """Writing a picture strip by strip, which is too large to be held as a whole: PNG, TIFF and JPEG files."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import struct

@@ -1,7 +1,5 @@
 """Outputs as bytes, and the bytes in their place."""
 
-from __future__ import annotations
-
 import io
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """A plan done by Ray: the side that starts it, says what the workers say, and ends it."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import secrets

@@ -4,8 +4,6 @@ It reads a Batch from stdin and writes Messages to stdout, both pickled. A line 
 nothing more; the end of stdin, to end at once.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import pickle

@@ -1,7 +1,5 @@
 """What of a plan cannot be done, and about how much room it takes, before anything is touched."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

@@ -1,7 +1,5 @@
 """From the INPUT arguments to files: folders, globs, stdin."""
 
-from __future__ import annotations
-
 import glob
 import io
 import os

@@ -1,7 +1,5 @@
 """What a run will do, as a plan has it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import IO, Any
 

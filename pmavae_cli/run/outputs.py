@@ -1,7 +1,5 @@
 """What a task made of one input, as the file that was asked for, saved while the next one is computed."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait

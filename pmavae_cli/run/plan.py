@@ -3,8 +3,6 @@
 A refusal here has touched nothing.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

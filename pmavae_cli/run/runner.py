@@ -1,7 +1,5 @@
 """One run of a task over its inputs: read, transform, write, and tell what failed."""
 
-from __future__ import annotations
-
 import os
 import re
 import time

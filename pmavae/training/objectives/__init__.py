@@ -1,7 +1,5 @@
 """What a run can be trained to do: an objective a file."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pmavae.network_configs import RESTORATIONS, TEXTURE_TASK

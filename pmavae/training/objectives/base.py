@@ -1,7 +1,5 @@
 """What a run trains and what for: the interface of all objectives, and what a step hands to them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

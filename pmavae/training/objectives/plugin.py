@@ -1,7 +1,5 @@
 """A network that is trained as a plugin says: see training/plugin.py."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 A codec starts as a linear one, fitted to some crops: `linear_start`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, cast

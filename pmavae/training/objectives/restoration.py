@@ -1,7 +1,5 @@
 """Restoration networks: the loss of a step, trials of a validation, scores of a release."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Texture priors: flow matching, and how well a prior knows textures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
