@@ -235,7 +235,7 @@ class Registry:
             self._weights = self.weights.beside(shelf)
         except WeightsError as error:
             return str(error)
-        plugin.weights += [entry.id for entry in shelf.manifest.entries]
+        plugin.weights += [entry.id for entry in shelf.entries]
         return None
 
     def _clash(self, plugin: Plugin, kind: str, name: str) -> str | None:

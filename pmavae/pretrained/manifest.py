@@ -77,45 +77,38 @@ class WeightsEntry:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """The released weights, in the order of the file."""
-
-    entries: tuple[WeightsEntry, ...]
-
-    @classmethod
-    def load(cls, path: Path) -> Manifest:
-        """Read `manifest.json`; raises WeightsError naming the file, the row and what is wrong."""
-        try:
-            data = parse_json(path.read_text("utf-8"))
-        except OSError as reason:
-            raise WeightsError(f"{path} cannot be read: {reason.strerror or reason}") from None
-        except ValueError as reason:
-            raise WeightsError(f"{path} is not valid JSON: {reason}") from None
-        if not isinstance(data, dict) or not isinstance(rows := data.get("weights"), list):
-            raise WeightsError(f'{path} is not a weights manifest: it has no list "weights"')
-        if data.get("version") != MANIFEST_VERSION:
-            raise WeightsError(
-                f"{path} is of version {data.get('version')!r:.40}, this pmavae reads {MANIFEST_VERSION}"
-            )
-        entries = tuple(_entry(path, number, row) for number, row in enumerate(rows, 1))
-        ids = [entry.id for entry in entries]
-        if repeated := sorted({i for i in ids if ids.count(i) > 1}):
-            raise WeightsError(f"{path} lists {repeated[0]} more than once")
-        return cls(entries)
-
-
-@dataclass(frozen=True)
 class Shelf:
     """A folder of weights files that a manifest in it describes."""
 
     folder: Path
     origin: str  # whose it is, as a message names it
-    manifest: Manifest
+    entries: tuple[WeightsEntry, ...]  # in the order of the manifest
 
     @classmethod
     def load(cls, manifest: Path, origin: str) -> Shelf:
-        """By the path of its manifest; raises WeightsError as `Manifest.load` does."""
-        return cls(manifest.parent, origin, Manifest.load(manifest))
+        """By the path of its manifest; raises WeightsError as `read_manifest` does."""
+        return cls(manifest.parent, origin, read_manifest(manifest))
+
+
+def read_manifest(path: Path) -> tuple[WeightsEntry, ...]:
+    """The rows of `manifest.json`; raises WeightsError naming the file, the row and what is wrong."""
+    try:
+        data = parse_json(path.read_text("utf-8"))
+    except OSError as reason:
+        raise WeightsError(f"{path} cannot be read: {reason.strerror or reason}") from None
+    except ValueError as reason:
+        raise WeightsError(f"{path} is not valid JSON: {reason}") from None
+    if not isinstance(data, dict) or not isinstance(rows := data.get("weights"), list):
+        raise WeightsError(f'{path} is not a weights manifest: it has no list "weights"')
+    if data.get("version") != MANIFEST_VERSION:
+        raise WeightsError(
+            f"{path} is of version {data.get('version')!r:.40}, this pmavae reads {MANIFEST_VERSION}"
+        )
+    entries = tuple(_entry(path, number, row) for number, row in enumerate(rows, 1))
+    ids = [entry.id for entry in entries]
+    if repeated := sorted({i for i in ids if ids.count(i) > 1}):
+        raise WeightsError(f"{path} lists {repeated[0]} more than once")
+    return entries
 
 
 @dataclass(frozen=True)
@@ -126,9 +119,9 @@ class WeightsIndex:
 
     def beside(self, shelf: Shelf) -> WeightsIndex:
         """With one more shelf; raises WeightsError, naming both origins, for an id that is there already."""
-        for entry in shelf.manifest.entries:
+        for entry in shelf.entries:
             for other in self.shelves:
-                if any(entry.id == known.id for known in other.manifest.entries):
+                if any(entry.id == known.id for known in other.entries):
                     raise WeightsError(
                         f"weights {entry.id} of {shelf.origin} have the id of weights of {other.origin}, "
                         "which keep it"
@@ -138,7 +131,7 @@ class WeightsIndex:
     @property
     def entries(self) -> tuple[WeightsEntry, ...]:
         """Of all shelves, in their order."""
-        return tuple(entry for shelf in self.shelves for entry in shelf.manifest.entries)
+        return tuple(entry for shelf in self.shelves for entry in shelf.entries)
 
     def find(self, name: str, task: str = "base") -> WeightsEntry | None:
         """The entry with this id, else the weights of the preset with this name for a task."""
@@ -148,8 +141,7 @@ class WeightsIndex:
 
     def names(self) -> list[str]:
         """Every name that `find` knows, presets first."""
-        ids = [entry.id for entry in self.entries]
-        return list(dict.fromkeys([*self.presets("base"), *ids]))
+        return list(dict.fromkeys([*self.presets("base"), *(entry.id for entry in self.entries)]))
 
     def presets(self, task: str) -> list[str]:
         """The presets that have weights for a task."""
@@ -157,18 +149,11 @@ class WeightsIndex:
 
     def path(self, entry: WeightsEntry) -> Path:
         """The file of an entry; raises WeightsError, with the remedy, where it is gone."""
-        shelf = self._shelf(entry)
+        shelf = next(shelf for shelf in self.shelves if entry in shelf.entries)
         path = shelf.folder / entry.file
         if not path.is_file():
             raise WeightsError(f"the weights {entry.id} are not at {path}: install {shelf.origin} again")
         return path
-
-    def is_shipped(self, entry: WeightsEntry) -> bool:
-        """Whether the file of an entry is beside its manifest."""
-        return (self._shelf(entry).folder / entry.file).is_file()
-
-    def _shelf(self, entry: WeightsEntry) -> Shelf:
-        return next(shelf for shelf in self.shelves if entry in shelf.manifest.entries)
 
 
 def weights_folder() -> Path:

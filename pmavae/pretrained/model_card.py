@@ -6,14 +6,11 @@ writes those of the weights that come with pmavae. The front matter is what the 
 for people. No torch is imported until a card is written or a folder is read.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pmavae.errors import WeightsError
 from pmavae.network_configs import FEATURES_TASK, VMAMBA_TASK
@@ -40,59 +37,30 @@ _EXAMPLES = {
 }
 
 
-@dataclass(frozen=True)
-class CardFacts:
-    """What a card tells. None and nothing mean that it is not known."""
+def card_text(entry: WeightsEntry, name: str | None = None, datasets: Sequence[str] = ()) -> str:
+    """The card of weights, of which what is empty is not known.
 
-    id: str
-    task: str  # "base" for the autoencoder
-    preset: str
-    parameters: int
-    sha256: str
-    licence: str | None = None  # as SPDX has it
-    data: str | None = None  # what it was trained on, in a sentence
-    datasets: Sequence[str] = ()  # as the Hub names them
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    scores: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, entry: WeightsEntry) -> CardFacts:
-        """Those of an entry of a manifest."""
-        known = [name for words, name in _HUB_DATASETS.items() if words in entry.data]
-        return cls(
-            id=entry.id,
-            task=entry.task,
-            preset=entry.preset,
-            parameters=entry.parameters,
-            sha256=entry.sha256,
-            licence=entry.licence,
-            data=entry.data,
-            datasets=known,
-            recipe=entry.recipe,
-            scores=entry.scores,
-        )
-
-
-def card_text(facts: CardFacts, name: str | None = None) -> str:
-    """A card; `name` is what `--weights` takes for these weights, by default their id."""
-    what = _TITLES.get(facts.task, f"the network of the task {facts.task}")
-    lines = [_front_matter(facts), "", f"# {facts.id}", ""]
+    `name` is what `--weights` takes for them, by default their id. `datasets` are those they were trained
+    on, as the Hub names them; by default those that the manifest's words tell.
+    """
+    what = _TITLES.get(entry.task, f"the network of the task {entry.task}")
+    lines = [_front_matter(entry, datasets), "", f"# {entry.id}", ""]
     lines += [
-        f"Weights for pmavae, preset {facts.preset}: {what}. "
-        f"{facts.parameters / 1e6:.2f} M parameters, safetensors.",
+        f"Weights for pmavae, preset {entry.preset}: {what}. "
+        f"{entry.parameters / 1e6:.2f} M parameters, safetensors.",
         "",
     ]
-    lines += [*_use(facts, name or facts.id), "", "## Data and licence", ""]
-    lines += [f"Trained on: {facts.data or 'not said'}.", ""]
-    lines += [f"Licence: {facts.licence or 'not said'}."]
-    if facts.scores:
+    lines += [*_use(entry.task, name or entry.id), "", "## Data and licence", ""]
+    lines += [f"Trained on: {entry.data or 'not said'}.", ""]
+    lines += [f"Licence: {entry.licence or 'not said'}."]
+    if entry.scores:
         lines += ["", "## Scores", "", "| score | value |", "| --- | --- |"]
-        lines += [f"| {score} | {'∞' if v is None else v} |" for score, v in facts.scores.items()]
+        lines += [f"| {score} | {'∞' if v is None else v} |" for score, v in entry.scores.items()]
         lines += ["", "PSNR is in dB; `kodak24` are the means over the 24 Kodak pictures."]
-    if facts.recipe:
-        recipe = json.dumps(facts.recipe, indent=2, ensure_ascii=False)
+    if entry.recipe:
+        recipe = json.dumps(entry.recipe, indent=2, ensure_ascii=False)
         lines += ["", "## Recipe", "", "```json", recipe, "```"]
-    lines += ["", f"SHA-256 of the file: `{facts.sha256}`"]
+    lines += ["", f"SHA-256 of the file: `{entry.sha256}`"]
     return "\n".join(lines) + "\n"
 
 
@@ -112,17 +80,13 @@ def card_of_folder(
     from pmavae.pretrained.weights import load_weights
 
     loaded = load_weights(Path(folder) / MODEL_FILE)
-    entries = (index or released_weights()).entries
-    entry = next((entry for entry in entries if entry.sha256 == loaded.sha256), None)
     task, preset = getattr(loaded.config, "task", "base"), loaded.config.preset
     parameters = sum(tensor.numel() for tensor in loaded.state.values())
-    facts = (
-        replace(CardFacts.of(entry), id=loaded.id, task=task, preset=preset)
-        if entry
-        else CardFacts(loaded.id, task, preset, parameters, loaded.sha256)
-    )
-    facts = replace(facts, licence=licence or facts.licence, datasets=datasets or facts.datasets)
-    return card_text(facts, name)
+    unknown = WeightsEntry(loaded.id, MODEL_FILE, preset, task, loaded.sha256, parameters, "", "", {}, {})
+    entries = (index or released_weights()).entries
+    entry = next((entry for entry in entries if entry.sha256 == loaded.sha256), unknown)
+    entry = replace(entry, id=loaded.id, task=task, preset=preset, licence=licence or entry.licence)
+    return card_text(entry, name, datasets)
 
 
 def write_cards(folder: Path, index: WeightsIndex) -> list[Path]:
@@ -132,7 +96,7 @@ def write_cards(folder: Path, index: WeightsIndex) -> list[Path]:
     """
     from pmavae.files.tensors import write_atomically
 
-    texts = {folder / f"{entry.id}.md": card_text(CardFacts.of(entry)) for entry in index.entries}
+    texts = {folder / f"{entry.id}.md": card_text(entry) for entry in index.entries}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob("*.md"):
@@ -145,26 +109,27 @@ def write_cards(folder: Path, index: WeightsIndex) -> list[Path]:
     return list(texts)
 
 
-def _front_matter(facts: CardFacts) -> str:
+def _front_matter(entry: WeightsEntry, datasets: Sequence[str]) -> str:
     from huggingface_hub import ModelCardData
 
-    metrics = [metric for metric in METRICS if any(metric in score.split("_") for score in facts.scores)]
+    metrics = [metric for metric in METRICS if any(metric in score.split("_") for score in entry.scores)]
+    datasets = datasets or [name for words, name in _HUB_DATASETS.items() if words in entry.data]
     data = ModelCardData(
-        license=facts.licence.lower().replace(" ", "-") if facts.licence else "unknown",
+        license=entry.licence.lower().replace(" ", "-") if entry.licence else "unknown",
         library_name=LIBRARY,
-        pipeline_tag=_PIPELINES.get(facts.task, PIPELINE),
-        tags=["pmavae", "autoencoder" if facts.task == "base" else facts.task, "attention-free"],
-        datasets=list(facts.datasets) or None,
+        pipeline_tag=_PIPELINES.get(entry.task, PIPELINE),
+        tags=["pmavae", "autoencoder" if entry.task == "base" else entry.task, "attention-free"],
+        datasets=list(datasets) or None,
         metrics=metrics or None,
     )
     order = ["license", "library_name", "pipeline_tag", "tags", "datasets", "metrics"]
     return f"---\n{data.to_yaml(original_order=order)}\n---"
 
 
-def _use(facts: CardFacts, name: str) -> list[str]:
-    if facts.task == FEATURES_TASK:
+def _use(task: str, name: str) -> list[str]:
+    if task == FEATURES_TASK:
         return ["`pmavae style-mix` compares pictures with it while it paints; it is no model of its own."]
-    example = _EXAMPLES.get(facts.task, f"pmavae {facts.task} photo.jpg --weights {{name}} -o out.png")
+    example = _EXAMPLES.get(task, f"pmavae {task} photo.jpg --weights {{name}} -o out.png")
     return ["```", example.format(name=name), "```"]
 
 

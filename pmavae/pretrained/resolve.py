@@ -58,9 +58,11 @@ def resolve(
     elif revision is not None:
         raise WeightsError(f"{name} is no org/name on the Hub, so it has no revision: leave {revision} out")
     elif entry is not None:
-        reference = None if index.is_shipped(entry) else entry.reference
-        if reference is None:
+        try:
             return Found(index.path(entry), entry)
+        except WeightsError:
+            if (reference := entry.reference) is None:
+                raise
     if reference is not None:
         from pmavae.pretrained.hub import fetch
 

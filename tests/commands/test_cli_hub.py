@@ -158,7 +158,7 @@ def test_a_manifest_entry_is_fetched_by_its_id_and_checked(hub: Hub, tmp_path: P
 import json, sys
 from pathlib import Path
 from pmavae.errors import WeightsError
-from pmavae.pretrained.manifest import Manifest, Shelf, WeightsIndex
+from pmavae.pretrained.manifest import Shelf, WeightsIndex
 from pmavae_cli.console import Console
 from pmavae_cli.progress import find_weights
 manifest = Path(sys.argv[1])

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 from PIL.ExifTags import Base
 from safetensors.torch import save_file
 
-from pmavae.pretrained.manifest import Manifest, WeightsEntry, weights_folder
+from pmavae.pretrained.manifest import WeightsEntry, read_manifest, weights_folder
 from pmavae_cli.commands.compare.command import compare
 from pmavae_cli.commands.completion import SHELLS
 from pmavae_cli.commands.info.command import info
@@ -24,7 +24,7 @@ from pmavae_cli.options import COMMON_OPTIONS
 from pmavae_cli.plugin_manager import load_plugins
 
 DOCS = Path(__file__).parents[2] / "docs"
-MANIFEST = Manifest.load(weights_folder() / "manifest.json")
+MANIFEST = read_manifest(weights_folder() / "manifest.json")
 
 
 @pytest.mark.parametrize(("preset", "encoder", "decoder"), [("tiny", 0.56, 1.91), ("small", 2.0, 4.27)])
@@ -118,7 +118,7 @@ def test_info_of_a_style_file(pmavae: Command, weights: str, here: Path) -> None
     assert facts["weights_released"] is False
 
 
-@pytest.mark.parametrize("entry", MANIFEST.entries, ids=lambda entry: entry.id)
+@pytest.mark.parametrize("entry", MANIFEST, ids=lambda entry: entry.id)
 def test_info_of_released_weights(pmavae: Command, entry: WeightsEntry) -> None:
     facts = json.loads(pmavae("info", weights_folder() / entry.file, "--json").out)
     assert (facts["kind"], facts["released"], facts["licence"]) == ("weights", True, entry.licence)

@@ -13,7 +13,7 @@ import pytest
 from conftest import Command
 
 from pmavae.pretrained.hub import Fetched, HubReference
-from pmavae.pretrained.manifest import Manifest, Shelf, WeightsIndex, released_weights
+from pmavae.pretrained.manifest import Shelf, WeightsIndex, released_weights
 from pmavae_cli.commands.weights.command import weights as weights_group
 from pmavae_cli.commands.weights.listing import all_weights, short_scores, show, verify
 
@@ -51,7 +51,7 @@ def test_list_tells_all_of_the_shipped_weights(pmavae: Command, empty_cache: Pat
 def an_index(folder: Path, **changes: Any) -> WeightsIndex:
     """An index of one entry whose file is nowhere, and which is at org/restorer."""
     entry = replace(INDEX.entries[0], id="far-1", file="far-1.safetensors", repo="org/restorer", **changes)
-    return WeightsIndex((Shelf(folder, "plugin far", Manifest((entry,))),))
+    return WeightsIndex((Shelf(folder, "plugin far", (entry,)),))
 
 
 def test_list_tells_what_is_remote_cached_or_missing(tmp_path: Path, restorer: Path) -> None:
@@ -72,7 +72,7 @@ def test_list_tells_what_is_remote_cached_or_missing(tmp_path: Path, restorer: P
     assert (row.id, row.state) == (f"org/restorer@{commit}", "cached")
     assert (row.task, row.preset, row.sha256) == ("denoise", "test", sha256)
     entry = replace(INDEX.entries[0], file="gone.safetensors")
-    (row,) = all_weights(WeightsIndex((Shelf(tmp_path, "x", Manifest((entry,))),)), [])
+    (row,) = all_weights(WeightsIndex((Shelf(tmp_path, "x", (entry,)),)), [])
     assert row.state == "missing"
 
 
@@ -129,7 +129,7 @@ def test_fetch_leaves_what_is_here_where_it_is(pmavae: Command, weights: str) ->
 def test_a_changed_shipped_file_is_told_with_the_remedy(tmp_path: Path) -> None:
     entry = INDEX.entries[0]
     (tmp_path / entry.file).write_bytes(b"other")
-    index = WeightsIndex((Shelf(tmp_path, "plugin far", Manifest((entry,))),))
+    index = WeightsIndex((Shelf(tmp_path, "plugin far", (entry,)),))
     _, told = verify(*all_weights(index, []))
     assert told and entry.id in told and "damaged" in told and told.endswith("install plugin far again")
     (tmp_path / entry.file).unlink()

@@ -12,7 +12,7 @@ from small_config import CONFIG
 
 from pmavae.errors import WeightsError
 from pmavae.pretrained import manifest
-from pmavae.pretrained.manifest import Manifest, Shelf, WeightsEntry, WeightsIndex, weights_folder
+from pmavae.pretrained.manifest import Shelf, WeightsEntry, WeightsIndex, read_manifest, weights_folder
 from pmavae.pretrained.resolve import Found, resolve
 from pmavae.pretrained.weights import load_weights, save_weights
 
@@ -187,7 +187,7 @@ def test_only_base_weights_stand_for_a_preset(folder):
 def test_a_wrong_manifest_row_is_named(tmp_path, change, message):
     path = write_manifest(tmp_path, [ROW | {"id": "test-0"}, ROW | change])
     with pytest.raises(WeightsError, match=r"manifest\.json") as caught:
-        Manifest.load(path)
+        read_manifest(path)
     assert message in str(caught.value)
 
 
@@ -204,10 +204,10 @@ def test_a_wrong_manifest_is_refused(tmp_path, text, message):
     path = tmp_path / "manifest.json"
     path.write_text(text)
     with pytest.raises(WeightsError, match=message):
-        Manifest.load(path)
+        read_manifest(path)
     path.unlink()
     with pytest.raises(WeightsError, match=r"manifest\.json cannot be read"):
-        Manifest.load(path)
+        read_manifest(path)
 
 
 def test_the_row_in_these_tests_has_every_field():
@@ -216,9 +216,9 @@ def test_the_row_in_these_tests_has_every_field():
 
 def test_the_shipped_manifest_and_its_files_agree():
     folder = weights_folder()
-    manifest = Manifest.load(folder / "manifest.json")
-    for entry in manifest.entries:
+    manifest = read_manifest(folder / "manifest.json")
+    for entry in manifest:
         loaded = load_weights(folder / entry.file, entry)
         assert (loaded.id, loaded.config.preset) == (entry.id, entry.preset)
         assert sum(t.numel() for t in loaded.state.values()) == entry.parameters
-    assert {p.name for p in Path(folder).glob("*.safetensors")} == {entry.file for entry in manifest.entries}
+    assert {p.name for p in Path(folder).glob("*.safetensors")} == {entry.file for entry in manifest}

@@ -26,7 +26,7 @@ from pmavae import PMAVAE
 from pmavae.errors import WeightsError
 from pmavae.pretrained import hub
 from pmavae.pretrained.hub import HubError, HubReference, cached, fetch, push
-from pmavae.pretrained.manifest import Manifest, Shelf, WeightsIndex
+from pmavae.pretrained.manifest import Shelf, WeightsIndex, read_manifest
 from pmavae.pretrained.network import load_task_model
 from pmavae.pretrained.resolve import Found, resolve
 from pmavae.pretrained.weights import save_weights
@@ -503,7 +503,7 @@ def test_an_entry_without_a_file_is_fetched_and_checked(server, tmp_path, model)
     def index(**changes) -> WeightsIndex:
         path = tmp_path / "manifest.json"
         path.write_text(json.dumps({"version": 1, "weights": [row | changes]}))
-        return WeightsIndex((Shelf(tmp_path, "tests", Manifest.load(path)),))
+        return WeightsIndex((Shelf(tmp_path, "tests", read_manifest(path)),))
 
     with pytest.raises(HubError, match="is not in the cache"):
         resolve("small-1", index=index(), offline=True)

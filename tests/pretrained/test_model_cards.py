@@ -12,8 +12,8 @@ from small_config import CONFIG
 
 from pmavae import PMAVAE
 from pmavae.errors import WeightsError
-from pmavae.pretrained.manifest import MODEL_FILE, released_weights
-from pmavae.pretrained.model_card import CardFacts, card_of_folder, card_text, write_cards
+from pmavae.pretrained.manifest import MODEL_FILE, WeightsEntry, released_weights
+from pmavae.pretrained.model_card import card_of_folder, card_text, write_cards
 from pmavae.pretrained.weights import save_weights
 
 CARDS = Path(__file__).parents[2] / "docs" / "cards"
@@ -62,8 +62,8 @@ def test_cards_of_weights_that_are_gone_are_removed_and_nothing_else(tmp_path: P
 
 @pytest.mark.parametrize("odd", ["no", "1.0", "a: b", "#1", 'say "hi"', "Ünï", "[x]", "- x", "null", "a\nb"])
 def test_any_words_are_the_same_words_in_yaml(odd: str) -> None:
-    facts = CardFacts("id", "base", "tiny", 1, "0" * 64, licence="MIT", datasets=[odd])
-    data = front_matter(card_text(facts))
+    entry = WeightsEntry("id", MODEL_FILE, "tiny", "base", "0" * 64, 1, "MIT", "", {}, {})
+    data = front_matter(card_text(entry, datasets=[odd]))
     assert data["datasets"] == [odd]
 
 

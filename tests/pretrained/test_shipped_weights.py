@@ -13,7 +13,7 @@ from pmavae import PMAVAE
 from pmavae.images.metrics import psnr
 from pmavae.images.pixels import to_unit
 from pmavae.latents import mix_style
-from pmavae.pretrained.manifest import Manifest, weights_folder
+from pmavae.pretrained.manifest import read_manifest, weights_folder
 from pmavae.restoration.levels import Levels, estimate_levels
 from pmavae.restoration.network import Restorer
 from pmavae.restoration.tiles import restore_pixels, restore_whole
@@ -187,7 +187,7 @@ def test_the_shipped_prior_knows_the_latents_better_than_noise(tiny):
 
 
 def test_the_manifest_has_the_figures_of_every_task():
-    entries = {entry.task: entry for entry in Manifest.load(weights_folder() / "manifest.json").entries}
+    entries = {entry.task: entry for entry in read_manifest(weights_folder() / "manifest.json")}
     assert entries["denoise"].scores["psnr_kodak24_noise25"] > 31
     assert entries["upscale"].scores["psnr_kodak24_x2"] > 32
     assert entries["texture-vary"].scores["velocity_kodak24"] < 1.2

@@ -11,7 +11,7 @@ from small_restorers import saved, tinted, untrained
 
 from pmavae import PMAVAE
 from pmavae.errors import WeightsError
-from pmavae.pretrained.manifest import Manifest
+from pmavae.pretrained.manifest import read_manifest
 from pmavae.pretrained.weights import load_weights
 from pmavae.training.objectives.reconstruction import fit_decoder, fit_encoder
 from pmavae.training.release import SCORE, release, scale_paint, standing
@@ -43,7 +43,7 @@ def test_only_better_weights_are_released(tmp_path):
     with pytest.raises(WeightsError, match="test-2 is released already"):
         release(tmp_path / "better", "test-2", pictures, "none", folder)
 
-    (entry,) = Manifest.load(folder / "manifest.json").entries
+    (entry,) = read_manifest(folder / "manifest.json")
     assert entry.id == "test-2"
     assert [path.name for path in folder.glob("*.safetensors")] == ["test-2.safetensors"]
     assert load_weights(folder / entry.file, entry).id == "test-2"
@@ -87,9 +87,9 @@ def test_restoration_weights_are_a_ratchet_of_their_own(tmp_path, evaluated):
         release(better, "denoise-test-3", pictures, "none", folder, paint_scale=0.5)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
-    manifest = Manifest.load(folder / "manifest.json")
-    assert [entry.id for entry in manifest.entries] == ["upscale-test-1", "denoise-test-2", "codec-1"]
-    for entry in manifest.entries:
+    manifest = read_manifest(folder / "manifest.json")
+    assert [entry.id for entry in manifest] == ["upscale-test-1", "denoise-test-2", "codec-1"]
+    for entry in manifest:
         assert load_weights(folder / entry.file, entry).id == entry.id
     release(worse, "denoise-test-3", pictures, "none", folder, tolerance=100)
     assert not (folder / "denoise-test-2.safetensors").exists()

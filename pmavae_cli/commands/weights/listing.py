@@ -62,7 +62,7 @@ def all_weights(index: WeightsIndex, cached: Sequence[Fetched]) -> list[Listed]:
     rows = []
     taken: set[Path] = set()
     for shelf in index.shelves:
-        for entry in shelf.manifest.entries:
+        for entry in shelf.entries:
             path, state = shelf.folder / entry.file, SHIPPED
             if not path.is_file():
                 found = _in_cache(entry, cached)
