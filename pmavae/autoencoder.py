@@ -1,10 +1,8 @@
 """PMAVAE: the autoencoder as its users hold it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,16 +13,17 @@ from torch import Tensor
 
 from pmavae.config import MIN_SIZE, ModelConfig
 from pmavae.errors import ImageError, WeightsError
-from pmavae.images.pixels import ArrayRows, Pixels, RowSource, style_view
+from pmavae.files.header import weights_header
+from pmavae.files.tensors import write_atomically
+from pmavae.images.pixels import ArrayRows, Pixels, RowSource
 from pmavae.inference.engine import decode, decode_rows, encode, encode_rows
 from pmavae.inference.offload import Budget
-from pmavae.latents import Latents, Style, expected_shapes, padded
+from pmavae.latents import Latents, expected_shapes, padded
 from pmavae.model import Decoder, Encoder
 from pmavae.network_configs import FEATURES_TASK, VMAMBA_TASK
-from pmavae.pretrained.manifest import WeightsIndex
-from pmavae.pretrained.network import Pretrained, check_config, refuse_foreign_config, write_config
-from pmavae.pretrained.resolve import Found, resolve
-from pmavae.pretrained.weights import ARCHITECTURE_VERSION
+from pmavae.pretrained.manifest import CONFIG_FILE, config_text
+from pmavae.pretrained.network import Pretrained, check_config, refuse_foreign_config
+from pmavae.pretrained.weights import LoadedWeights
 
 DEFAULT = Budget()
 
@@ -168,21 +167,10 @@ class PMAVAE(Pretrained):
         }
         return latents.replace(**changed)
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path | Found,
-        index: WeightsIndex | None = None,
-        *,
-        revision: str | None = None,
-        offline: bool = False,
-        **build: Any,
-    ) -> PMAVAE:
-        """As `Pretrained.from_pretrained`; raises WeightsError too where a config.json beside differs."""
-        found = resolve(name_or_path, index=index, revision=revision, offline=offline)
-        model = super().from_pretrained(found, **build)
-        check_config(found.path, model.config.to_dict(), model.weights_id, ARCHITECTURE_VERSION)
-        return model
+    def _named(self, loaded: LoadedWeights, path: Path) -> Self:
+        """Raises WeightsError too where a config.json beside the file differs."""
+        check_config(path, loaded)
+        return super()._named(loaded, path)
 
     @classmethod
     def wrong_weights(cls, path: Path, found: str, task: str) -> WeightsError:
@@ -200,11 +188,7 @@ class PMAVAE(Pretrained):
         """
         refuse_foreign_config(Path(folder))
         path = super().save_pretrained(folder, weights_id, dtype)
-        write_config(path)
+        header = weights_header(path)
+        assert header is not None
+        write_atomically(path.with_name(CONFIG_FILE), config_text(header).encode(), error=WeightsError)
         return path
-
-
-def encode_style(model: PMAVAE, image: Image.Image | np.ndarray[Any, Any], scale: float = 1.0) -> Style:
-    """The style of a picture by a model; see `style_view`."""
-    view = style_view(image, scale)
-    return Style(model.encode(view).z_style, width=view.shape[1], height=view.shape[0])

@@ -52,20 +52,14 @@ class SS2D(nn.Module):
         self.dt_bias = nn.Parameter(torch.empty(DIRECTIONS, channels))
         self.A_log = nn.Parameter(torch.empty(DIRECTIONS, channels, d_state))
         self.D = nn.Parameter(torch.ones(DIRECTIONS, channels))
-        if (
-            not self.D.is_meta
-        ):  # there, a tensor is a shape, and arithmetic would load half of torch's compiler
-            self._set_rates()
+        if not self.D.is_meta:  # a shape alone, whose arithmetic would load half of torch's compiler
+            with torch.no_grad():  # initial step sizes and decay rates
+                self.dt_bias.copy_(initial_dt_bias(*self.dt_bias.shape))
+                self.A_log.copy_(torch.arange(1, d_state + 1).float().log())
         self.out_norm = nn.LayerNorm(channels)
         self.out_proj = nn.Conv2d(channels, channels, 1, bias=False)
         nn.init.uniform_(self.x_proj, -(channels**-0.5), channels**-0.5)
         nn.init.uniform_(self.dt_proj, -(self.rank**-0.5), self.rank**-0.5)
-
-    @torch.no_grad()
-    def _set_rates(self) -> None:
-        """Initial step sizes and decay rates."""
-        self.dt_bias.copy_(initial_dt_bias(*self.dt_bias.shape))
-        self.A_log.copy_(torch.arange(1, self.d_state + 1).float().log())
 
     def forward(self, x: Tensor) -> Tensor:
         u = F.silu(self.conv(self.in_proj(x))).permute(0, 2, 3, 1)  # (B, H, W, C)

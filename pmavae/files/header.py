@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any, NoReturn
 
-MAX_SETTINGS = 100
+MAX_SETTINGS = 100  # in a table or a list: stages, blocks, scales
 MAX_NUMBER = 8192  # channels and blocks beyond it are an attack on memory, not a network
 
 
@@ -51,13 +51,13 @@ def is_settings(value: Any) -> bool:
     """
     if not isinstance(value, dict) or len(value) > MAX_SETTINGS:
         return False
-    return all(name.isidentifier() and len(name) <= 100 and _is_setting(v) for name, v in value.items())
-
-
-def _is_setting(value: Any) -> bool:
-    if isinstance(value, list):
-        return len(value) <= MAX_SETTINGS and all(_is_single(part) for part in value)
-    return _is_single(value)
+    for name, setting in value.items():
+        singles = setting if isinstance(setting, list) else [setting]
+        if not name.isidentifier() or len(name) > 100 or len(singles) > MAX_SETTINGS:
+            return False
+        if not all(map(_is_single, singles)):
+            return False
+    return True
 
 
 def _is_single(value: Any) -> bool:
@@ -113,26 +113,20 @@ class FileDigest:
     """SHA-256 of the bytes of a file as they are read, and CRC-32 where the header states one."""
 
     def __init__(self) -> None:
+        self.stated: str | None = None  # the checksum in the header, if it has one
         self._sha256 = hashlib.sha256()
-        self._started = False
-        self._crc = 0
-        self._stated: bytes | None = None
+        self._crc: int | None = None  # until the header is there
 
     def update(self, data: bytes | memoryview, /) -> None:
         """The header in one piece, then the rest in any."""
         self._sha256.update(data)
-        if not self._started:
-            self._started = True
+        if self._crc is None:
+            self._crc = 0
             if place := _PLACE.search(data):
-                self._stated = place[1]
+                self.stated = place[1].decode()
                 data = bytes(data[: place.start(1)]) + BLANK.encode() + bytes(data[place.end(1) :])
-        if self._stated is not None:
+        if self.stated is not None:
             self._crc = zlib.crc32(data, self._crc)
-
-    @property
-    def stated(self) -> str | None:
-        """The checksum in the header, if it has one."""
-        return None if self._stated is None else self._stated.decode()
 
     @property
     def sha256(self) -> str:
@@ -142,4 +136,4 @@ class FileDigest:
     @property
     def matches(self) -> bool:
         """Whether the checksum in the header, if there is one, is that of what was read."""
-        return self._stated is None or self._stated == b"%08x" % self._crc
+        return self.stated is None or self.stated == f"{self._crc:08x}"

@@ -114,24 +114,19 @@ def read_latents(
     latents are float32, with a batch dimension of 1. Raises LatentFileError in one sentence that
     names the file. Whether the right weights are loaded is for `check_weights` to say.
     """
-    found, header = _read(source, config_for, name, (_MEANS, _MEANS | _LOGVARS))
+    found, header = read_latents_or_style(source, config_for, name=name, styles=False)
     assert isinstance(found, Latents)
     return found, header
 
 
 def read_latents_or_style(
-    source: str | Path | bytes, config_for: Callable[[str], ModelConfig], *, name: str | None = None
-) -> tuple[Latents | Style, LatentHeader]:
-    """What a latent file holds, a Style where that is all; otherwise as `read_latents`."""
-    return _read(source, config_for, name, (_STYLE, _MEANS, _MEANS | _LOGVARS))
-
-
-def _read(
     source: str | Path | bytes,
     config_for: Callable[[str], ModelConfig],
-    name: str | None,
-    allowed: tuple[frozenset[str], ...],
+    *,
+    name: str | None = None,
+    styles: bool = True,
 ) -> tuple[Latents | Style, LatentHeader]:
+    """What a latent file holds, a Style where that is all and `styles` are read; else as `read_latents`."""
     if name is None:
         name = "the latent file" if isinstance(source, bytes) else str(source)
     with open_tensor_file(source, name=name, error=LatentFileError) as file:
@@ -140,8 +135,8 @@ def _read(
             config = config_for(fields["preset"])
         except KeyError:
             file.refuse(f"is of preset {fields['preset']}, which this pmavae does not have: upgrade pmavae")
-        _check_shapes(file, config, fields["height"], fields["width"], allowed)
-        tensors = file.tensors()
+        _check_shapes(file, config, fields["height"], fields["width"], styles)
+        tensors = dict(file.read())
         checksum = file.metadata.get(LATENT_CHECKSUM_KEY)
         if checksum is not None and checksum != _checksum(file.metadata[METADATA_KEY], tensors):
             file.refuse("is damaged: its checksum does not match")
@@ -221,16 +216,14 @@ def _problem(fields: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _check_shapes(
-    file: TensorFile, config: ModelConfig, height: int, width: int, allowed: tuple[frozenset[str], ...]
-) -> None:
+def _check_shapes(file: TensorFile, config: ModelConfig, height: int, width: int, styles: bool) -> None:
     names = set(file.shapes)
-    if names == _STYLE and _STYLE not in allowed:
+    if names == _STYLE and not styles:
         file.refuse(
             "holds a style and no picture: give it to pmavae style-mix as STYLE, and a picture or "
             "its latents here"
         )
-    if names not in allowed:
+    if names not in (_STYLE, _MEANS, _MEANS | _LOGVARS):
         odd = sorted(names ^ _MEANS if not names & _LOGVARS else names ^ (_MEANS | _LOGVARS))[0]
         file.refuse(f"is damaged: tensor {odd!r:.40} is {'not expected' if odd in names else 'missing'}")
     expected = expected_shapes(config, height, width)

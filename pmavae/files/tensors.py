@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, Protocol
+from typing import Any, BinaryIO, NoReturn
 
 import torch
 from torch import Tensor
 
 from pmavae.errors import PMAVAEError
-from pmavae.files.header import MAX_HEADER_BYTES, METADATA_KEY, is_string_map, parse_json
+from pmavae.files.header import MAX_HEADER_BYTES, METADATA_KEY, FileDigest, is_string_map, parse_json
 
 MAX_DIMENSIONS = 8
 MAX_INTEGER = 2**63  # of a shape or an offset: what is beyond it may have thousands of digits
@@ -37,12 +37,6 @@ class _Spec:
     shape: tuple[int, ...]
     begin: int
     end: int
-
-
-class Digest(Protocol):
-    """What sees the bytes of a file as they are read, from the first to the last, as those of hashlib do."""
-
-    def update(self, data: bytes | memoryview, /) -> None: ...
 
 
 class HeaderTooLargeError(ValueError):
@@ -66,7 +60,7 @@ class TensorFile:
     _error: type[PMAVAEError]
     _specs: dict[str, _Spec]  # in the order of the data section
     _stream: BinaryIO  # at the first byte of the data section
-    _digest: Digest | None
+    _digest: FileDigest | None
 
     @property
     def size(self) -> int:
@@ -95,10 +89,6 @@ class TensorFile:
             self.refuse(f"is a safetensors file but not a pmavae {kind} file (its format is {found!r:.40})")
         return dict(header)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Read every tensor, in the dtype of the file; to be called once."""
-        return dict(self.read())
-
     def read(self) -> Iterator[tuple[str, Tensor]]:
         """Read one tensor after the other, in the order and the dtype of the file; to be called once."""
         for name, spec in self._specs.items():
@@ -122,13 +112,13 @@ def open_tensor_file(
     *,
     name: str,
     error: type[PMAVAEError],
-    digest: Digest | None = None,
+    digest: FileDigest | None = None,
     pipes: bool = True,
     remedy: str = "",
 ) -> Iterator[TensorFile]:
     """Open a safetensors file, or its bytes, and check its header and its size.
 
-    Memory for the tensors is taken by `TensorFile.tensors()` only, so that a caller can refuse a
+    Memory for the tensors is taken by `TensorFile.read()` only, so that a caller can refuse a
     file by its shapes and metadata first. `name` is what messages call the file. `digest` is updated with
     every byte that is read. Without `pipes`, what is no regular file is refused and not waited for. `remedy`
     ends the sentence about a file of another format. Raises `error`, in one sentence, where the file cannot
@@ -171,7 +161,7 @@ def _sentence(name: str, reason: str) -> str:
     return f"{name} {reason}; copy it again from where it came" if broken else f"{name} {reason}"
 
 
-def _read_header(stream: BinaryIO, digest: Digest | None = None) -> tuple[dict[str, _Spec], dict[str, str]]:
+def _read_header(stream: BinaryIO, digest: FileDigest | None) -> tuple[dict[str, _Spec], dict[str, str]]:
     """Check all that can be checked without reading a tensor; leave the stream at the data."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
@@ -200,8 +190,8 @@ def _read_header(stream: BinaryIO, digest: Digest | None = None) -> tuple[dict[s
     metadata = header.pop("__metadata__", {})
     if not is_string_map(metadata):
         raise _Refused("is damaged: its metadata is not a map of strings")
-    specs = {name: _spec(name, entry) for name, entry in header.items()}
-    specs = dict(sorted(specs.items(), key=lambda item: item[1].begin))
+    described = [(name, _spec(name, entry)) for name, entry in header.items()]
+    specs = dict(sorted(described, key=lambda item: item[1].begin))
     end = 0
     for name, spec in specs.items():
         if spec.begin != end:

@@ -95,7 +95,8 @@ def refusing(name: str) -> Iterator[None]:
     except UnidentifiedImageError:
         raise ImageError(f"{name} is not a picture (JPEG, PNG, WebP, TIFF or BMP), or is damaged") from None
     except Image.DecompressionBombError:
-        raise ImageError(_too_many_pixels(name)) from None
+        most = MAX_PIXELS // 1_000_000
+        raise ImageError(f"{name} has more than {most} million pixels: make it smaller") from None
     except MemoryError:
         raise ImageError(f"{name} needs more memory than there is: make it smaller") from None
     except (*UNREADABLE, *DAMAGED_TAR) as error:
@@ -114,16 +115,12 @@ def _open(stream: IO[bytes], name: str) -> Image.Image:
     image = Image.open(stream, formats=FORMATS)
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ImageError(_too_many_pixels(name))
+        raise Image.DecompressionBombError
     if min(width, height) < MIN_SIDE:
         raise ImageError(
             f"{name} is too small ({width}×{height} px): both sides must have at least {MIN_SIDE} px"
         )
     return image
-
-
-def _too_many_pixels(name: str) -> str:
-    return f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels: make it smaller"
 
 
 def _orientation(image: Image.Image) -> int:

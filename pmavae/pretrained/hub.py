@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -75,10 +75,7 @@ def attempt_at(subject: str, done: str, repo: str, revision: str, file: str) -> 
 @contextmanager
 def quiet_client(*, bars: bool) -> Iterator[None]:
     """No word of the client itself, whose troubles become errors here; no bars but those asked for."""
-    with ExitStack() as stack:
-        stack.enter_context(_WORDS.off())
-        if not bars:
-            stack.enter_context(_BARS.off())
+    with _WORDS.off(), nullcontext() if bars else _BARS.off():
         yield
 
 
@@ -253,14 +250,16 @@ def _check_room(size: int) -> None:
 
 def _checked(path: Path, reference: HubReference, sha256: str | None) -> Fetched:
     """The file, if it is what it should be."""
-    expected = sha256 or _hub_sha256(path)
+    # Behind the link in the cache, a large file has its hash as its name.
+    expected = sha256 or _large_file(path.resolve().name)
     try:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as reason:
         raise HubError(f"{path} cannot be read: {reason.strerror or reason}") from None
     if expected is not None and digest != expected:
-        _remove(path)
+        for file in (path.resolve(), path):
+            file.unlink(missing_ok=True)
         raise HubError(
             f"{reference} came damaged or is another file: its SHA-256 is {digest}, not {expected}; "
             "it was removed, fetch it again"
@@ -272,26 +271,9 @@ def _checked(path: Path, reference: HubReference, sha256: str | None) -> Fetched
     return Fetched(path, reference, _commit(path))
 
 
-def _hub_sha256(path: Path) -> str | None:
-    """The ETag of a file in the cache, by the name of the file behind the link, where that is a SHA-256."""
-    with suppress(OSError):
-        return _large_file(path.readlink().name)
-    return None
-
-
 def _large_file(etag: str | None) -> str | None:
     """The SHA-256 that the Hub has as the ETag of a large file; that of a small one is something else."""
     return etag if etag is not None and is_sha256(etag) else None
-
-
-def _remove(path: Path) -> None:
-    """Take a file out of the cache, with all that its links lead to."""
-    while True:
-        target = path.parent / path.readlink() if path.is_symlink() else None
-        path.unlink(missing_ok=True)
-        if target is None:
-            return
-        path = target
 
 
 def _commit(path: Path) -> str:

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from pmavae.errors import WeightsError
-from pmavae.files.header import MAX_NUMBER, is_settings, parse_json, weights_header
-from pmavae.files.tensors import write_atomically
+from pmavae.files.header import MAX_NUMBER, is_settings, parse_json
 from pmavae.network_configs import FEATURES_TASK, RESTORATIONS, TEXTURE_TASK, VMAMBA_TASK, NetworkConfig
-from pmavae.pretrained.manifest import CARD_FILE, CONFIG_FILE, LIBRARY, MODEL_FILE, WeightsIndex, config_text
+from pmavae.pretrained.manifest import CARD_FILE, CONFIG_FILE, LIBRARY, MODEL_FILE, WeightsIndex
 from pmavae.pretrained.resolve import Found, resolve
 from pmavae.pretrained.weights import (
+    ARCHITECTURE_VERSION,
     AnyConfig,
     LoadedWeights,
     Shapes,
@@ -83,7 +83,7 @@ class Pretrained(nn.Module):
 
         loaded = load_weights(found.path, found.entry, shapes)
         made[0].load_state_dict(loaded.state, assign=True)
-        return made[0]._named(loaded)
+        return made[0]._named(loaded, found.path)
 
     @classmethod
     def wrong_weights(cls, path: Path, found: str, task: str) -> WeightsError:
@@ -123,7 +123,7 @@ class Pretrained(nn.Module):
             (Path(folder) / CARD_FILE).write_text(card_of_folder(folder, name=repo), "utf-8")
             return push(Path(folder), repo, private=private, message=message, revision=revision)
 
-    def _named(self, loaded: LoadedWeights) -> Self:
+    def _named(self, loaded: LoadedWeights, path: Path) -> Self:
         self.weights_id, self.weights_sha256 = loaded.id, loaded.sha256
         return self.eval()
 
@@ -185,7 +185,7 @@ class TaskNetwork(Pretrained):
         # A buffer that is in no state dict has its values from the constructor, and a count its own dtype.
         model = made[0] if made else cls.build(cast(NetworkConfig, loaded.config), build, str(found.path))
         model.load_state_dict(loaded.state)
-        return model._named(loaded)
+        return model._named(loaded, found.path)
 
     def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
         """That of the network."""
@@ -239,19 +239,6 @@ def load_task_model(
     return TaskNetwork.from_pretrained(name_or_path, task, build, index)
 
 
-def write_config(weights: Path) -> Path:
-    """Write config.json beside a weights file; returns its path.
-
-    Raises WeightsError where it cannot be written or where one of another program is there.
-    """
-    path = weights.with_name(CONFIG_FILE)
-    header = weights_header(weights)
-    if header is None:
-        raise WeightsError(f"{weights} is no weights file of pmavae: give one that is")
-    write_atomically(path, config_text(header).encode(), error=WeightsError)
-    return path
-
-
 def refuse_foreign_config(folder: Path) -> None:
     """Raise WeightsError where a folder holds a config.json that is not a model's, as a training's does."""
     path = folder / CONFIG_FILE
@@ -259,7 +246,7 @@ def refuse_foreign_config(folder: Path) -> None:
         raise WeightsError(f"{path} is the configuration of something else: save the model to another folder")
 
 
-def check_config(weights: Path, config: dict[str, Any], weights_id: str, architecture: int) -> None:
+def check_config(weights: Path, loaded: LoadedWeights) -> None:
     """Raise WeightsError, with both sides, where config.json beside a weights file says something else.
 
     One that is not there, or not a model's of pmavae, says nothing.
@@ -267,7 +254,11 @@ def check_config(weights: Path, config: dict[str, Any], weights_id: str, archite
     path = weights.with_name(CONFIG_FILE)
     if weights.name != MODEL_FILE or (found := _read(path)) is None:
         return
-    expected = {"architecture": architecture, "id": weights_id, "config": config}
+    expected = {
+        "architecture": ARCHITECTURE_VERSION,
+        "id": loaded.id,
+        "config": loaded.config.to_dict(),
+    }
     for name, value in expected.items():
         if found.get(name) == value:
             continue

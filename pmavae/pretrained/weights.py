@@ -17,7 +17,17 @@ from torch.overrides import TorchFunctionMode
 
 from pmavae.config import ModelConfig
 from pmavae.errors import WeightsError
-from pmavae.files.header import BLANK, CHECKSUM_KEY, METADATA_KEY, FileDigest, is_label, is_settings, stamped
+from pmavae.files.header import (
+    BLANK,
+    CHECKSUM_KEY,
+    MAX_NUMBER,
+    MAX_SETTINGS,
+    METADATA_KEY,
+    FileDigest,
+    is_label,
+    is_settings,
+    stamped,
+)
 from pmavae.files.tensors import (
     HeaderTooLargeError,
     TensorFile,
@@ -40,8 +50,6 @@ from pmavae.network_configs import (
 from pmavae.pretrained.manifest import MODEL_FILE, WeightsEntry
 
 ARCHITECTURE_VERSION = 1  # goes up when the same configuration gets other parameters or another meaning
-MAX_WIDTH = 8192  # channels and blocks beyond it are an attack on memory, not a model
-MAX_LIST = 100  # stages, blocks or scales that are listed
 MAX_BYTES = 2**31  # of tensors: a billion parameters in fp16, a hundred times those of the largest preset
 METADATA_KEYS = frozenset({METADATA_KEY, CHECKSUM_KEY, "format"})  # "format": what other libraries write
 
@@ -257,11 +265,11 @@ def _config(file: TensorFile, header: dict[str, Any]) -> AnyConfig:
 
 
 def _is_width(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= MAX_WIDTH
+    return type(value) is int and 1 <= value <= MAX_NUMBER
 
 
 def _is_width_list(value: Any, length: int | None = None) -> bool:
-    if not isinstance(value, list) or len(value) != (length or len(value)) or len(value) > MAX_LIST:
+    if not isinstance(value, list) or len(value) != (length or len(value)) or len(value) > MAX_SETTINGS:
         return False
     return all(map(_is_width, value))
 

@@ -15,7 +15,6 @@ from safetensors.torch import save as safetensors_save
 from small_config import CONFIG
 
 from pmavae import PMAVAE, Latents, Style
-from pmavae.autoencoder import encode_style
 from pmavae.errors import LatentFileError
 from pmavae.files.latent_file import (
     LatentHeader,
@@ -42,6 +41,11 @@ def make_style(seed=0, width=512, height=341):
 @pytest.fixture(scope="module")
 def model():
     return PMAVAE.from_pretrained("tiny")
+
+
+def encode_style(model, image, scale):
+    view = style_view(image, scale)
+    return Style(model.encode(view).z_style, width=view.shape[1], height=view.shape[0])
 
 
 def test_the_format_is_pinned():

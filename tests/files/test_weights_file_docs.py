@@ -40,7 +40,7 @@ def test_the_examples_read_check_and_write_a_file(here: Path) -> None:
 def test_the_tables_name_what_the_code_has() -> None:
     for number in (header.MAX_HEADER_BYTES, weights.MAX_BYTES):
         assert f"{number:,}".replace(",", " ") in TEXT
-    for number in (weights.MAX_WIDTH, weights.MAX_LIST):
+    for number in (header.MAX_NUMBER, header.MAX_SETTINGS):
         assert f" {number}" in TEXT
     assert f"# Weights files, architecture version {weights.ARCHITECTURE_VERSION}" in TEXT
     assert {CHECKSUM_KEY, "pmavae", "format"} == weights.METADATA_KEYS
