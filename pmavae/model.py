@@ -9,7 +9,9 @@ projection that starts at zero, so that a new network is its linear shortcuts an
 what is not linear. How a trained network runs fast and in little memory is in `pmavae.inference`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -180,20 +182,16 @@ class PaintBlock(nn.Module):
         return x + amount * self.project(F.silu(self.stroke(y)))
 
 
-def _mobile(config: ModelConfig, channels: int, style_dim: int = 0) -> MobileConv:
-    return MobileConv(
-        channels, expansion=config.mobile_expansion, se_reduction=config.se_reduction, style_dim=style_dim
-    )
+def _mobile(config: ModelConfig, channels: int, count: int, style_dim: int = 0) -> list[MobileConv]:
+    kind = partial(MobileConv, expansion=config.mobile_expansion, se_reduction=config.se_reduction)
+    return [kind(channels, style_dim=style_dim) for _ in range(count)]
 
 
-def _mamba(config: ModelConfig, channels: int, mlp_ratio: float, style_dim: int = 0) -> ParallelMambaBlock:
-    return ParallelMambaBlock(
-        channels,
-        mlp_ratio=mlp_ratio,
-        se_reduction=config.se_reduction,
-        d_state=config.d_state,
-        style_dim=style_dim,
-    )
+def _mamba(
+    config: ModelConfig, channels: int, count: int, mlp_ratio: float, style_dim: int = 0
+) -> list[ParallelMambaBlock]:
+    kind = partial(ParallelMambaBlock, se_reduction=config.se_reduction, d_state=config.d_state)
+    return [kind(channels, mlp_ratio=mlp_ratio, style_dim=style_dim) for _ in range(count)]
 
 
 @dataclass(frozen=True)
@@ -241,19 +239,15 @@ class Encoder(nn.Module):
         self.config = config
         c2, c4, c8, c16 = config.encoder_channels
         n2, n4, n8, n16 = config.encoder_blocks
-
-        def mobile(channels: int, count: int) -> list[MobileConv]:
-            return [_mobile(config, channels) for _ in range(count)]
-
-        def mamba(channels: int, count: int) -> list[ParallelMambaBlock]:
-            return [_mamba(config, channels, config.encoder_mlp_ratio) for _ in range(count)]
-
+        ratio = config.encoder_mlp_ratio
         self.stages = nn.ModuleList(
             [
-                nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, c2, 3, padding=1), *mobile(c2, n2)),
-                nn.Sequential(nn.Conv2d(c2, c4, 3, stride=2, padding=1), *mobile(c4, n4)),
-                nn.Sequential(nn.Conv2d(c4, c8, 3, stride=2, padding=1), *mamba(c8, n8)),
-                nn.Sequential(nn.Conv2d(c8, c16, 3, stride=2, padding=1), *mamba(c16, n16)),
+                nn.Sequential(
+                    nn.PixelUnshuffle(2), nn.Conv2d(12, c2, 3, padding=1), *_mobile(config, c2, n2)
+                ),
+                nn.Sequential(nn.Conv2d(c2, c4, 3, stride=2, padding=1), *_mobile(config, c4, n4)),
+                nn.Sequential(nn.Conv2d(c4, c8, 3, stride=2, padding=1), *_mamba(config, c8, n8, ratio)),
+                nn.Sequential(nn.Conv2d(c8, c16, 3, stride=2, padding=1), *_mamba(config, c16, n16, ratio)),
             ]
         )
         self.detail_head = zero_init(nn.Conv2d(c8, 2 * config.detail_channels, 1))
@@ -320,7 +314,7 @@ def _variance(logvar: Tensor) -> Tensor:
 class Stage(nn.Module):
     """The blocks of one stride, modulated by the style code, then its paint blocks by the paint code."""
 
-    def __init__(self, blocks: list[nn.Module], paint: list[PaintBlock]) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], paint: Sequence[PaintBlock]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.paint = nn.ModuleList(paint)
@@ -369,10 +363,10 @@ class Decoder(nn.Module):
         )
         self.base_in = nn.Conv2d(config.base_channels, c16, 3, padding=1)
         self.detail_in = nn.Conv2d(config.detail_channels, c8, 3, padding=1)
-        self.stage16 = Stage([_mamba(config, c16, ratio, style_dim) for _ in range(n16)], paint(c16, p16))
-        self.stage8 = Stage([_mamba(config, c8, ratio, style_dim) for _ in range(n8)], paint(c8, p8))
-        self.stage4 = Stage([_mobile(config, c4, style_dim) for _ in range(n4)], paint(c4, p4))
-        self.stage2 = Stage([_mobile(config, c2, style_dim) for _ in range(n2)], paint(c2, p2))
+        self.stage16 = Stage(_mamba(config, c16, n16, ratio, style_dim), paint(c16, p16))
+        self.stage8 = Stage(_mamba(config, c8, n8, ratio, style_dim), paint(c8, p8))
+        self.stage4 = Stage(_mobile(config, c4, n4, style_dim), paint(c4, p4))
+        self.stage2 = Stage(_mobile(config, c2, n2, style_dim), paint(c2, p2))
         self.up8, self.up4, self.up2 = ShuffleUp(c16, c8), ShuffleUp(c8, c4), ShuffleUp(c4, c2)
         self.out, self.paint_out = ShuffleUp(c2, 3, kernel=3), ShuffleUp(c2, 3, kernel=3)
         for last in (self.out[0], self.paint_out[0]):

@@ -8,13 +8,11 @@ with as many rows around it as its pixels depend on. So strips meet as if the pi
 and what differs from that is the sampling of the gates alone: no seam, no step from strip to strip.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import cast
+from typing import Self, cast
 
 import numpy as np
 import torch
@@ -23,7 +21,7 @@ from torch import Tensor, nn
 
 from pmavae.config import BASE_STRIDE, DETAIL_STRIDE
 from pmavae.images.pixels import Pixels, RowSource, to_pixels
-from pmavae.inference.fused import decoding_dtype, in_channels_last, means_of
+from pmavae.inference.fused import decoding_dtype, means_of
 from pmavae.inference.layers import (
     after_gate,
     before_gate,
@@ -35,7 +33,7 @@ from pmavae.inference.layers import (
 )
 from pmavae.inference.offload import Budget, added, both_in_strips, empty_map, in_strips, let_go, trim
 from pmavae.latents import Latents, exchange, join_style, log_statistics, normalise, padded
-from pmavae.model import Decoder, Encoder, MobileConv, PaintBlock, Posterior, Stage, exchanged_logvars, grain
+from pmavae.model import Decoder, Encoder, MobileConv, PaintBlock, Posterior, exchanged_logvars, grain
 from pmavae.scan import can_fuse
 
 # Rows of 16 px around a strip, on which its pixels depend: of the encoder, and of the decoder without and
@@ -103,16 +101,17 @@ class Gates:
     where all of them fit, else one at a time.
     """
 
-    def __init__(self, sample: Sequence[Strip], fitting: int, found: Sequence[Tensor] | None = None) -> None:
-        self.sample, self.fitting = sample, fitting
-        self.found = list(found or ())
-        self._known = found is not None
+    def __init__(self, sample: Sequence[Strip], fitting: int) -> None:
+        self.sample = sample
+        self.found: list[Tensor] = []
+        self._known = False
         self._together = sum(strip.outer_last - strip.outer_first for strip in sample) <= fitting
         self._next = 0
 
-    def again(self) -> Gates:
-        """The same, from the first on, for another strip."""
-        return Gates(self.sample, self.fitting, self.found)
+    def again(self) -> Self:
+        """The same, now known, from the first on, for another strip."""
+        self._known, self._next = True, 0
+        return self
 
     def run(self, block: MobileConv, x: Tensor, style: Tensor | None, stride: int) -> Tensor:
         """A block on a strip, with known gates; or on the sample, to find its own."""
@@ -144,7 +143,9 @@ def encode(encoder: Encoder, picture: Tensor) -> Posterior:
     if not can_fuse(picture):
         return cast(Posterior, encoder(picture))
     fine: list[Tensor] = []
-    x = _encode_fine(encoder, in_channels_last(picture), None, lambda _, x: fine.append(fast_statistics(x)))
+    # In the other layout oneDNN copies features into its own before most convolutions, and back after them.
+    picture = picture.contiguous(memory_format=torch.channels_last)
+    x = _encode_fine(encoder, picture, None, lambda _, x: fine.append(fast_statistics(x)))
     return _encode_coarse(encoder, x, fine, *encoder.linear(picture), budget=None)
 
 
@@ -286,13 +287,7 @@ def _padded_rows(source: RowSource, strip: Strip, device: torch.device) -> Tenso
     return picture.permute(0, 3, 1, 2).float() / np.iinfo(source.dtype).max  # channels last, the batch first
 
 
-@dataclass(frozen=True)
-class Codes:
-    """What z_style says to the stages; see `Decoder.codes`."""
-
-    style: Tensor
-    brush: Tensor | None
-    amount: Tensor
+Codes = tuple[Tensor, Tensor | None, Tensor]  # style, brush and amount: what `Decoder.codes` gives
 
 
 @torch.no_grad()
@@ -311,7 +306,7 @@ def decode(
     if not can_fuse(z_base):
         return cast(Tensor, decoder(z_base, z_detail, z_style, paint))
     base, detail = decoder.restored(z_base, z_detail, z_style)
-    codes = Codes(*decoder.codes(z_style, paint))
+    codes = decoder.codes(z_style, paint)
     picture = decoder.linear(base, detail)
     x = _decode_coarse(decoder, base, detail, codes, None)
     return _decode_fine(decoder, codes, x if fine is None else x.to(fine), picture)
@@ -333,7 +328,7 @@ def decode_rows(decoder: Decoder, latents: Latents, dtype: DTypeLike, budget: Bu
     halo = PAINT_HALO if painted else HALO
     with torch.no_grad():
         base, detail = decoder.restored(latents.z_base, latents.z_detail, latents.z_style)
-        codes = Codes(*decoder.codes(latents.z_style, painted))
+        codes = decoder.codes(latents.z_style, painted)
         trim()
         x = _decode_coarse(decoder, base, detail, codes, budget)
         fine = fine or x.dtype
@@ -359,12 +354,12 @@ def _decode_coarse(
 ) -> Tensor:
     """The features at the stride of z_detail, after its blocks."""
     x = in_strips(decoder.base_in, base, decoder.base_in.out_channels, budget, reach=1)
-    for step in steps(decoder.stage16, codes.style, codes.brush, codes.amount, budget):
+    for step in steps(decoder.stage16, *codes, budget):
         x = step(x)
     beside = in_strips(decoder.detail_in, detail, decoder.detail_in.out_channels, budget, reach=1)
     x = added(in_strips(partial(shuffle_up, decoder.up8), x, beside.shape[1], budget, rows_out=2), beside)
     del beside
-    for step in steps(decoder.stage8, codes.style, codes.brush, codes.amount, budget):
+    for step in steps(decoder.stage8, *codes, budget):
         x = step(x)
     return x
 
@@ -381,31 +376,25 @@ def _decode_fine(
 
     linear: of `Decoder.linear`, to which the output is added in its place; nothing for a sample.
     """
+    style, brush, amount = codes
     for up, stage, stride in ((decoder.up4, decoder.stage4, 4), (decoder.up2, decoder.stage2, 2)):
         x = shuffle_up(up, x)
-        if gates:
-            x = _strip_stage(stage, codes, x, gates, strips, stride)
+        if not gates:
+            for step in steps(stage, *codes):
+                x = step(x)
             continue
-        for step in steps(stage, codes.style, codes.brush, codes.amount):
-            x = step(x)
+        for block in stage.blocks:
+            x = gates.run(cast(MobileConv, block), x, style, stride)
+        if brush is None:
+            continue
+        height, width = x.shape[-2:]
+        firsts = [strip.outer_first * BASE_STRIDE // stride for strip in strips]
+        noise = torch.cat([grain(height, width, x.device, first) for first in firsts])
+        for block in stage.paint:
+            x = with_noise(cast(PaintBlock, block), x, noise, brush, amount)
     if linear is None:
         return x
     picture = linear.add_(0.5).add_(shuffle_up(decoder.out, x))
-    if codes.brush is not None:
-        picture += codes.amount * shuffle_up(decoder.paint_out, x).float()
+    if brush is not None:
+        picture += amount * shuffle_up(decoder.paint_out, x).float()
     return picture
-
-
-def _strip_stage(
-    stage: Stage, codes: Codes, x: Tensor, gates: Gates, strips: Sequence[Strip], stride: int
-) -> Tensor:
-    for block in cast(Iterable[MobileConv], stage.blocks):
-        x = gates.run(block, x, codes.style, stride)
-    if codes.brush is None:
-        return x
-    height, width = x.shape[-2:]
-    firsts = [strip.outer_first * BASE_STRIDE // stride for strip in strips]
-    noise = torch.cat([grain(height, width, x.device, first) for first in firsts])
-    for brush in cast(Iterable[PaintBlock], stage.paint):
-        x = with_noise(brush, x, noise, codes.brush, codes.amount)
-    return x

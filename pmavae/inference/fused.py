@@ -6,6 +6,7 @@ that to its compiler only, under names without a promise: where they are missing
 Below, in which numbers a network may compute.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -14,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import DTypeLike
 from torch import Tensor, nn
-
-from pmavae.scan import can_fuse
 
 # That a map takes of the rows that are computed at a time, where a pass is local: they stay in the cache, and
 # malloc has the memory for the next rows at hand, where that of a large map is fetched page by page.
@@ -44,17 +43,32 @@ def conv_silu(
     conv: nn.Conv2d,
     weight: Tensor,
     bias: Tensor | None,
-    padding: int | tuple[int, int] | None = None,
+    padding: Sequence[int | str] | None = None,
 ) -> Tensor:
     """SiLU of a convolution of stride 1; weight, bias and what zeros are put around, instead of its own."""
-    if isinstance(padding, int):
-        padding = (padding, padding)
-    sides = [int(side) for side in conv.padding] if padding is None else list(padding)
+    return _conv(x, weight, bias, padding or conv.padding, conv.groups, "swish")
+
+
+def conv_alone(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A convolution of stride 1; torch's own is slower where it is 1 × 1 and in float32."""
+    return _conv(x, conv.weight, conv.bias, conv.padding, conv.groups, "none")
+
+
+def _conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: Sequence[int | str],
+    groups: int,
+    then: Literal["swish", "none"],
+) -> Tensor:
     weight, bias = _like(x, weight, bias)
+    sides = [int(side) for side in padding]
     if x.device.type == "cpu" and (operator := fused()):
-        result: Tensor = operator(x, weight, bias, sides, _ONES, _ONES, conv.groups, "swish", [], "")
+        result: Tensor = operator(x, weight, bias, sides, _ONES, _ONES, groups, then, [], "")
         return result
-    return F.silu(F.conv2d(x, weight, bias, padding=sides, groups=conv.groups), inplace=True)
+    y = F.conv2d(x, weight, bias, padding=sides, groups=groups)
+    return F.silu(y, inplace=True) if then == "swish" else y
 
 
 def conv_add(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -66,16 +80,6 @@ def conv_add(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None) -> T
         )
         return result
     return F.conv2d(x, weight, bias).add_(other)
-
-
-def conv_alone(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A convolution of stride 1; torch's own is slower where it is 1 × 1 and in float32."""
-    weight, bias = _like(x, conv.weight, conv.bias)
-    sides = [int(side) for side in conv.padding]
-    if x.device.type == "cpu" and (operator := fused()):
-        result: Tensor = operator(x, weight, bias, sides, _ONES, _ONES, conv.groups, "none", [], "")
-        return result
-    return F.conv2d(x, weight, bias, padding=sides, groups=conv.groups)
 
 
 def _like(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -118,14 +122,6 @@ def with_neighbours(x: Tensor, rows: slice, reach: int = 1) -> tuple[Tensor, sli
     """The rows of x with `reach` more above and below, where there are any, and where they lie in these."""
     top, bottom = max(0, rows.start - reach), min(x.shape[2], rows.stop + reach)
     return x[:, :, top:bottom], slice(rows.start - top, rows.stop - top)
-
-
-def in_channels_last(x: Tensor) -> Tensor:
-    """Features in the layout in which oneDNN is fastest, if they are computed for their value alone.
-
-    In the other one it copies them into a layout of its own before most convolutions, and back after them.
-    """
-    return x.contiguous(memory_format=torch.channels_last) if can_fuse(x) else x
 
 
 Precision = Literal["auto", "float32"]

@@ -21,7 +21,6 @@ from pmavae.inference.fused import (
     with_neighbours,
 )
 from pmavae.inference.offload import Budget, empty_map, in_strips, let_go
-from pmavae.latents import log_statistics
 from pmavae.model import FiLM, MobileConv, PaintBlock, ParallelMambaBlock, ShuffleUp, Stage, grain
 from pmavae.scan import DIRECTIONS, can_fuse, fused_scan_for
 from pmavae.ss2d import SS2D, by_fused_scan
@@ -133,6 +132,7 @@ def mamba_block(
 
     def finished(z: Tensor, x: Tensor, scanned: Tensor, gated: Tensor) -> Tensor:
         x = conv_add(z, x, gated, project.bias)
+        scanned = block.ss2d.out_norm(scanned).permute(0, 3, 1, 2)
         x = conv_add(scanned, x, block.ss2d.out_proj.weight, None)
         z = conv_silu(block.norm2(x), expand, weight, bias)
         return conv_add(z, x, narrow.weight, narrow.bias)
@@ -142,7 +142,7 @@ def mamba_block(
         y = block.norm1(x)
         z = local(y)
         gated = project.weight * squeeze_excite.gate(means_of(z))[0][:, None, None]
-        return finished(z, x, _before_projection(block.ss2d, y, budget), gated)
+        return finished(z, x, scan_map(block.ss2d, _scanned_in(block.ss2d, y), budget), gated)
 
     u = empty_map(tuple(x.shape), x, budget)
     total = torch.zeros(x.shape[1], dtype=torch.float64)
@@ -154,22 +154,14 @@ def mamba_block(
         let_go(2 * y.numel() * y.element_size())
     mean = (total / (x.shape[2] * x.shape[3])).to(x.dtype)
     gated = project.weight * squeeze_excite.gate(mean[None])[0][:, None, None]
-    scanned = scan_map(block.ss2d, u.permute(0, 2, 3, 1), budget)
+    scanned = scan_map(block.ss2d, u, budget)
     result = u  # what was scanned is not needed again
     for rows in strips:
         outer, inner = with_neighbours(x, rows)
         z = local(block.norm1(outer))[:, :, inner]
-        after = block.ss2d.out_norm(scanned[:, rows]).permute(0, 3, 1, 2)
-        result[:, :, rows] = finished(z, x[:, :, rows], after, gated)
+        result[:, :, rows] = finished(z, x[:, :, rows], scanned[:, rows], gated)
         let_go(3 * z.numel() * z.element_size())
     return result
-
-
-def _before_projection(ss2d: SS2D, x: Tensor, budget: Budget | None) -> Tensor:
-    """All of SS2D but the last projection."""
-    y = scan_map(ss2d, _scanned_in(ss2d, x).permute(0, 2, 3, 1), budget)  # (B, H, W, C)
-    normed: Tensor = ss2d.out_norm(y)
-    return normed.permute(0, 3, 1, 2)
 
 
 def _scanned_in(ss2d: SS2D, x: Tensor) -> Tensor:
@@ -178,7 +170,8 @@ def _scanned_in(ss2d: SS2D, x: Tensor) -> Tensor:
 
 
 def scan_map(ss2d: SS2D, u: Tensor, budget: Budget | None = None) -> Tensor:
-    """What `SS2D.selective_scan` gives of u (B, H, W, C); large maps are in files."""
+    """What `SS2D.selective_scan` gives, (B, H, W, C), of u (B, C, H, W); large maps are in files."""
+    by_channel, u = u, u.permute(0, 2, 3, 1)
     scan = fused_scan_for(u)
     if scan is None:
         return ss2d.selective_scan(u)
@@ -187,7 +180,6 @@ def scan_map(ss2d: SS2D, u: Tensor, budget: Budget | None = None) -> Tensor:
     def project(x: Tensor) -> Tensor:
         return F.linear(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
 
-    by_channel = u.permute(0, 3, 1, 2)
     projected = in_strips(project, by_channel, weight.shape[0], budget).permute(0, 2, 3, 1)
     out = empty_map(tuple(by_channel.shape), u, budget).permute(0, 2, 3, 1)
     return by_fused_scan(
@@ -228,24 +220,19 @@ def with_noise(block: PaintBlock, x: Tensor, noise: Tensor, brush: Tensor, amoun
     y = conv_silu(torch.cat((x, noise), dim=1), block.mix, weight, bias)
     reach = block.stroke.kernel_size[0] // 2
     y = F.pad(y, (reach,) * 4, mode="replicate")
-    y = conv_silu(y, block.stroke, block.stroke.weight, block.stroke.bias, padding=0)
+    y = conv_silu(y, block.stroke, block.stroke.weight, block.stroke.bias, padding=(0, 0))
     gain = amount.flatten()
     moved = None if block.project.bias is None else block.project.bias * gain
     return conv_add(y, x, block.project.weight * gain, moved)
 
 
 def fast_statistics(z: Tensor) -> Tensor:
-    """What `pmavae.latents.statistics` gives."""
-    if z.shape[0] == 1 and can_fuse(z):
-        return log_statistics(*means_and_variances(z))
-    return latents.statistics(z)
-
-
-def means_and_variances(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the channels of one picture, (1, C) each.
+    """What `pmavae.latents.statistics` gives.
 
     torch's var_mean is not vectorised; this is, in parts that stay in the cache, joined in double precision.
     """
+    if z.shape[0] != 1 or not can_fuse(z):
+        return latents.statistics(z)
     pixels = z[0].permute(1, 2, 0).flatten(0, 1).float()  # (H·W, C)
     counts, means, squares = [], [], []
     for part in pixels.split(max(1, PART // pixels.shape[1])):
@@ -259,7 +246,7 @@ def means_and_variances(z: Tensor) -> tuple[Tensor, Tensor]:
     whole = (share * each).sum(0, keepdim=True)
     within = torch.stack(squares).double().sum(0, keepdim=True) / pixels.shape[0]
     variance = within + (share * (each - whole) ** 2).sum(0, keepdim=True)
-    return whole.float(), variance.float()
+    return latents.log_statistics(whole.float(), variance.float())
 
 
 _FORWARDS: dict[type[nn.Module], Callable[..., Tensor]] = {

@@ -51,8 +51,8 @@ def empty_map(shape: tuple[int, ...], like: Tensor, budget: Budget | None) -> Te
     elements = math.prod(shape)
     size = elements * like.element_size()
     if budget and size > budget.strip and like.device.type == "cpu" and (pages := _new_file(size)):
-        _mapped.add(pages)
-        if hasattr(pages, "madvise"):
+        if hasattr(pages, "madvise"):  # elsewhere the system finds out by itself
+            _mapped.add(pages)
             pages.madvise(mmap.MADV_RANDOM)  # else a column read brings in megabytes around each of its rows
         flat = torch.frombuffer(pages, dtype=like.dtype, count=elements)
         return flat.view(shape[0], shape[2], shape[3], shape[1]).permute(0, 3, 1, 2)
@@ -67,8 +67,7 @@ def let_go(touched: int) -> None:
         return
     _touched = 0
     for pages in list(_mapped):
-        if hasattr(pages, "madvise"):  # elsewhere the system finds out by itself
-            pages.madvise(mmap.MADV_DONTNEED)  # of a shared file: its values stay
+        pages.madvise(mmap.MADV_DONTNEED)  # of a shared file: its values stay
 
 
 def in_strips(
@@ -133,8 +132,10 @@ def added(x: Tensor, other: Tensor) -> Tensor:
 
 def _new_file(size: int) -> mmap.mmap | None:
     """So many bytes of a file, reserved: a mapped file that cannot grow would end the process."""
+    folder = Path("/var/tmp")  # /tmp is memory on many systems
+    usable = "TMPDIR" not in os.environ and folder.is_dir() and os.access(folder, os.W_OK)
     try:
-        with tempfile.TemporaryFile(dir=_folder()) as file:
+        with tempfile.TemporaryFile(dir=folder if usable else tempfile.gettempdir()) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
             else:
@@ -144,20 +145,12 @@ def _new_file(size: int) -> mmap.mmap | None:
         return None
 
 
-def _folder() -> str:
-    """Where large temporary files belong: /tmp is memory on many systems."""
-    persistent = Path("/var/tmp")
-    if "TMPDIR" in os.environ or not (persistent.is_dir() and os.access(persistent, os.W_OK)):
-        return tempfile.gettempdir()
-    return str(persistent)
-
-
 def trim() -> None:
     """Give back what is free: glibc keeps blocks of up to 32 MB, which the next step may need elsewhere.
 
     Takes milliseconds. Other C libraries have no such call, and nothing happens.
     """
-    if call := _malloc_trim():
+    if call := _of_malloc("malloc_trim"):
         call(0)
 
 
@@ -172,18 +165,16 @@ def keep_freed_memory() -> None:
     Otherwise large blocks go back to the system and are fetched page by page, some 25,000 times a step. The
     process stays as large as it was at its largest. Other C libraries have no such call, and nothing happens.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for parameter, value in ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20)):
-        mallopt(parameter, value)
+    settings = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20))
+    if mallopt := _of_malloc("mallopt"):
+        for parameter, value in settings:
+            mallopt(parameter, value)
 
 
 @cache
-def _malloc_trim() -> Callable[[int], int] | None:
+def _of_malloc(name: str) -> Callable[..., int] | None:
     try:
-        call: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+        call: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):
         return None
     return call

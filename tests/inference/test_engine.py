@@ -107,7 +107,7 @@ def test_what_a_decoded_strip_depends_on_is_around_it(tiny: PMAVAE, painted: boo
     decoder = tiny.decoder
     z_style = torch.randn(1, tiny.config.style_channels, 1, 1) * 0.1
     z_style[:, -1] = 1.0
-    codes = engine.Codes(*decoder.codes(z_style, paint=painted))
+    codes = decoder.codes(z_style, paint=painted)
     rows = 12
     x = torch.randn(1, tiny.config.decoder_channels[1], 2 * rows, 6)
     whole, linear = [Strip(0, rows, 0, rows)], torch.zeros(1, 3, 16 * rows, 48)

@@ -206,8 +206,8 @@ def test_a_budget_changes_no_more_than_a_level(
 
 def test_freed_memory_is_given_back_where_the_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
     offload.trim()
-    offload._malloc_trim.cache_clear()
+    offload._of_malloc.cache_clear()
     monkeypatch.setattr(offload.ctypes, "CDLL", lambda name: object())
-    assert offload._malloc_trim() is None
+    assert offload._of_malloc("malloc_trim") is None
     offload.trim()
-    offload._malloc_trim.cache_clear()
+    offload._of_malloc.cache_clear()
