@@ -105,12 +105,6 @@ def means_of(x: Tensor) -> Tensor:
     return sums_of(x) / (x.shape[2] * x.shape[3])
 
 
-def modulated(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias for an output that is multiplied by 1 + scale and moved by shift, each (C,)."""
-    moved = shift if conv.bias is None else conv.bias * (1 + scale) + shift
-    return conv.weight * (1 + scale)[:, None, None, None], moved
-
-
 def strips_of(x: Tensor, widest: int) -> list[slice]:
     """Rows of x (B, C, H, W) that can be computed one after the other, with `widest` channels at most."""
     row_bytes = x.shape[0] * widest * x.shape[3] * x.element_size()

@@ -15,7 +15,6 @@ from pmavae.inference.fused import (
     conv_alone,
     conv_silu,
     means_of,
-    modulated,
     strips_of,
     sums_of,
     with_neighbours,
@@ -65,7 +64,7 @@ def mobile_conv(
     if len(strips) == 1 or not x.is_contiguous(memory_format=torch.channels_last):
         y = before_gate(block, x, style)
         return after_gate(block, y, x, block.squeeze_excite.gate(means_of(y))[0])
-    weight, bias = modulation(block, style)
+    weight, bias = modulated(block.depthwise, block.film, style)
     parts = [_before_gate_of(block, x, rows, weight, bias) for rows in strips]
     total = torch.stack([sums_of(part) for part in parts]).sum(0)
     gate = block.squeeze_excite.gate(total / (x.shape[2] * x.shape[3]))[0]
@@ -86,29 +85,24 @@ def _before_gate_of(block: MobileConv, x: Tensor, rows: slice, weight: Tensor, b
     return conv_silu(y, block.depthwise, weight, bias, padding=(0, 1))
 
 
-def modulation(block: MobileConv, style: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of the depthwise convolution with the style's modulation in them."""
-    if block.film is None:
-        return block.depthwise.weight, block.depthwise.bias
-    assert style is not None
-    return modulated(block.depthwise, *of_one(block.film, style))
+def modulated(conv: nn.Conv2d, film: FiLM | None, code: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a convolution with the modulation of one picture, by its code, in them."""
+    if film is None:
+        return conv.weight, conv.bias
+    scale, shift = film.to_scale_shift(code)[0].chunk(2)  # (C,) each
+    moved = shift if conv.bias is None else conv.bias * (1 + scale) + shift
+    return conv.weight * (1 + scale)[:, None, None, None], moved
 
 
 def before_gate(block: MobileConv, x: Tensor, style: Tensor | None) -> Tensor:
     """What is to be gated; x: one picture, or parts of one, whose style code is (1, style_dim)."""
     y = conv_silu(x, block.expand, block.expand.weight, block.expand.bias)
-    return conv_silu(y, block.depthwise, *modulation(block, style))
+    return conv_silu(y, block.depthwise, *modulated(block.depthwise, block.film, style))
 
 
 def after_gate(block: MobileConv, y: Tensor, x: Tensor, gate: Tensor) -> Tensor:
     """The output, from what `before_gate` made of x and the gate (C,) of the whole picture."""
     return conv_add(y, x, block.project.weight * gate[:, None, None], block.project.bias)
-
-
-def of_one(film: FiLM, style: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift, (C,) each, of one picture's style code."""
-    scale, shift = film.to_scale_shift(style)[0].chunk(2)
-    return scale, shift
 
 
 def mamba_block(
@@ -123,8 +117,7 @@ def mamba_block(
     depthwise, _, squeeze_excite, project, expand, _, narrow = layers
     weight, bias = expand.weight, expand.bias
     if block.film is not None:
-        assert style is not None
-        scale, shift = of_one(block.film, style)
+        scale, shift = block.film.to_scale_shift(style)[0].chunk(2)
         weight, bias = weight * (1 + scale)[None, :, None, None], bias + weight[..., 0, 0] @ shift
 
     def local(y: Tensor) -> Tensor:
@@ -216,7 +209,7 @@ def paint_block(
 
 def with_noise(block: PaintBlock, x: Tensor, noise: Tensor, brush: Tensor, amount: Tensor) -> Tensor:
     """A block of one picture, or of parts of one, with this grain."""
-    weight, bias = modulated(block.mix, *of_one(block.film, brush))
+    weight, bias = modulated(block.mix, block.film, brush)
     y = conv_silu(torch.cat((x, noise), dim=1), block.mix, weight, bias)
     reach = block.stroke.kernel_size[0] // 2
     y = F.pad(y, (reach,) * 4, mode="replicate")

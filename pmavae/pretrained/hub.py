@@ -62,14 +62,16 @@ def cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE).expanduser().resolve()
 
 
-def attempt_at(subject: str, done: str, repo: str, revision: str, file: str) -> Attempt:
+def attempt_at(done: str, reference: HubReference) -> Attempt:
     """What is about to be tried, with the server, the cache and the token of now."""
     from huggingface_hub import constants, get_token
 
     token = None
     with suppress(Exception):  # the client meets the same trouble again where it needs the token
         token = get_token()
-    return Attempt(subject, done, repo, revision, file, constants.ENDPOINT, str(cache_folder()), token)
+    file, revision = reference.file or MODEL_FILE, reference.revision or "main"
+    cache = str(cache_folder())
+    return Attempt(done, reference.repo, revision, file, constants.ENDPOINT, cache, token)
 
 
 @contextmanager
@@ -164,23 +166,18 @@ def fetch(
             f"{reference} is not in the cache {cache_folder()} and the network is forbidden "
             f"(--offline or HF_HUB_OFFLINE): fetch it once with pmavae weights fetch {reference}"
         )
-    attempt = attempt_at(
-        str(reference),
-        "fetched",
-        reference.repo,
-        reference.revision or "main",
-        reference.file or MODEL_FILE,
-    )
+    attempt = attempt_at("fetched", reference)
     with quiet_client(bars=tqdm_class is not None):
         try:
             path, etag = _download(reference, force, tqdm_class)
         except HubError:
             raise
         except Exception as error:
-            trouble = explain(error, attempt)
-            if not trouble.passing or force or (cached_path := _cached_path(reference)) is None:
-                raise HubError(trouble.sentence) from None
-            return replace(_checked(cached_path, reference, sha256), note=_note(reference, trouble.sentence))
+            reason, passes = explain(error, attempt)
+            if not passes or force or (cached_path := _cached_path(reference)) is None:
+                raise HubError(f"{reference} was not fetched: {reason}") from None
+            note = f"{reference} is taken from the cache as it was last seen: {reason.split('; ')[0]}"
+            return replace(_checked(cached_path, reference, sha256), note=note)
     return _checked(path, reference, sha256 or _large_file(etag))
 
 
@@ -291,11 +288,6 @@ def _cached_path(reference: HubReference) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _note(reference: HubReference, sentence: str) -> str:
-    reason = sentence.removeprefix(f"{reference} was not fetched: ").split("; ")[0]
-    return f"{reference} is taken from the cache as it was last seen: {reason}"
-
-
 def push(
     folder: Path,
     repo: str,
@@ -318,7 +310,7 @@ def push(
         raise HubError(f"{model} is no weights file of pmavae: push a folder that holds one")
     if is_offline():
         raise HubError(f"{repo} cannot be pushed to without the network: unset HF_HUB_OFFLINE")
-    attempt = attempt_at(f"{model} to {repo}", "pushed", repo, revision or "main", MODEL_FILE)
+    attempt = attempt_at("pushed", HubReference(repo, revision))
     if attempt.token is None:
         raise HubError(f"{model} was not pushed: there is no token; set HF_TOKEN or run hf auth login")
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -335,5 +327,5 @@ def push(
                 api.create_branch(repo, branch=revision, exist_ok=True)
             commit = api.create_commit(repo, operations, commit_message=message, revision=revision)
         except Exception as error:
-            raise HubError(explain(error, attempt).sentence) from None
+            raise HubError(f"{model} to {repo} was not pushed: {explain(error, attempt)[0]}") from None
     return str(commit.commit_url)

@@ -16,18 +16,9 @@ _LOG_IN = "set HF_TOKEN or run hf auth login"
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """Why something was not done."""
-
-    sentence: str
-    passing: bool = False  # of the network or the server, not of what was asked for
-
-
-@dataclass(frozen=True)
 class Attempt:
     """What was tried, as a sentence about its failure needs it."""
 
-    subject: str  # "org/name@main:model.safetensors"
     done: str  # "fetched", "pushed"
     repo: str
     revision: str
@@ -37,8 +28,11 @@ class Attempt:
     token: str | None
 
 
-def explain(error: BaseException, attempt: Attempt) -> Trouble:
-    """One sentence for an error of the Hub's client; it never holds the token."""
+def explain(error: BaseException, attempt: Attempt) -> tuple[str, bool]:
+    """The reason of an error of the Hub's client, with the remedy, and whether it will pass.
+
+    It passes where it is of the network or the server, not of what was asked for. It never holds the token.
+    """
     chain = list(_chain(error))
     names = {kind.__name__ for link in chain for kind in type(link).__mro__}
     rows = [
@@ -48,13 +42,13 @@ def explain(error: BaseException, attempt: Attempt) -> Trouble:
     ]
     for holds, reason, passing in rows:
         if holds:
-            return Trouble(f"{attempt.subject} was not {attempt.done}: {reason}", passing)
+            return reason, passing
     words = " ".join(str(error).split())
     if attempt.token:
         words = words.replace(attempt.token, "…")
     # Addresses may be signed, or have a password in them.
     words = re.sub(r"(?<=//)[^/@\s]+@|(?<=\?)\S+", "…", words)[:200] or "no reason given"
-    return Trouble(f"{attempt.subject} was not {attempt.done}: {type(error).__name__}: {words}; try again")
+    return f"{type(error).__name__}: {words}; try again", False
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -188,12 +188,10 @@ class TaskNetwork(Pretrained):
         return model._named(loaded, found.path)
 
     def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override]
-        """That of the network."""
         state: dict[str, Any] = self.network.state_dict(*args, **options)
         return state
 
     def load_state_dict(self, *args: Any, **options: Any) -> Any:
-        """Into the network."""
         return self.network.load_state_dict(*args, **options)
 
 

@@ -52,9 +52,23 @@ def resolve(
     entry = index.find(text, task)
     reference = HubReference.parse(text) if entry is None and not path.exists() else None
     if reference is not None:
+        bare = HubReference(reference.repo, revision)
         if revision is not None:
-            reference = _at(reference, revision)
-        _refuse_slip(reference)
+            if reference.revision not in (None, revision):
+                raise WeightsError(
+                    f"{reference} names another revision than {revision}: leave out one of the two"
+                )
+            if HubReference.parse(str(bare)) != bare:
+                raise WeightsError(
+                    f"{revision!r:.80} is no revision of {bare.repo}: name a branch, a tag or a commit"
+                )
+            reference = replace(reference, revision=revision)
+        elif reference == bare and (Path(bare.repo).parent.is_dir() or Path(bare.repo).suffix in _SUFFIXES):
+            # It looks like a slip in a path, and no server is to be asked.
+            raise WeightsError(
+                f"there is no file or folder {reference}: check its name, or write {reference}@main for a "
+                "repository on the Hub"
+            )
     elif revision is not None:
         raise WeightsError(f"{name} is no org/name on the Hub, so it has no revision: leave {revision} out")
     elif entry is not None:
@@ -89,24 +103,3 @@ def resolve(
         f"there are no weights {name}: it is no file, no folder with {MODEL_FILE}, not one of the "
         f"released weights ({', '.join(index.names()) or 'none'}), and no org/name on the Hub"
     )
-
-
-def _refuse_slip(reference: HubReference) -> None:
-    """Raise WeightsError for a bare `org/name` that looks like a slip in a path: no server is to be asked."""
-    folder, suffix = Path(reference.repo).parent, Path(reference.repo).suffix
-    if reference == HubReference(reference.repo) and (folder.is_dir() or suffix in _SUFFIXES):
-        raise WeightsError(
-            f"there is no file or folder {reference}: check its name, or write {reference}@main for a "
-            "repository on the Hub"
-        )
-
-
-def _at(reference: HubReference, revision: str) -> HubReference:
-    if reference.revision not in (None, revision):
-        raise WeightsError(f"{reference} names another revision than {revision}: leave out one of the two")
-    named = HubReference(reference.repo, revision)
-    if HubReference.parse(str(named)) != named:
-        raise WeightsError(
-            f"{revision!r:.80} is no revision of {reference.repo}: name a branch, a tag or a commit"
-        )
-    return replace(reference, revision=revision)

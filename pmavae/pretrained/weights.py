@@ -245,11 +245,11 @@ def _config(file: TensorFile, header: dict[str, Any]) -> AnyConfig:
         kind = _TASK_CONFIGS.get(str(data["task"]), NetworkConfig)
     checks: dict[Any, Callable[[Any], bool]] = {
         str: is_label,
-        int: _is_width,
+        int: lambda v: _are_widths([v]),
         float: lambda v: type(v) in (int, float) and 0 < v <= 64,
-        tuple[int, int, int, int]: lambda v: _is_width_list(v, 4),
-        tuple[int, int, int]: lambda v: _is_width_list(v, 3),
-        tuple[int, ...]: _is_width_list,
+        tuple[int, int, int, int]: lambda v: _are_widths(v, 4),
+        tuple[int, int, int]: lambda v: _are_widths(v, 3),
+        tuple[int, ...]: _are_widths,
         dict[str, Any]: is_settings,
     }
     for f in fields(kind):
@@ -264,14 +264,10 @@ def _config(file: TensorFile, header: dict[str, Any]) -> AnyConfig:
         file.refuse(f"has a configuration that does not fit this pmavae: {_printable(reason)}")
 
 
-def _is_width(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= MAX_NUMBER
-
-
-def _is_width_list(value: Any, length: int | None = None) -> bool:
+def _are_widths(value: Any, length: int | None = None) -> bool:
     if not isinstance(value, list) or len(value) != (length or len(value)) or len(value) > MAX_SETTINGS:
         return False
-    return all(map(_is_width, value))
+    return all(type(v) is int and 1 <= v <= MAX_NUMBER for v in value)
 
 
 _FILLS = frozenset((Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_))
