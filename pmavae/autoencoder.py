@@ -158,13 +158,12 @@ class PMAVAE(Pretrained):
     def _checked(self, latents: Latents) -> Latents:
         """Latents of this model's shapes, on its device, float32 and in one memory layout."""
         expected = expected_shapes(self.config, latents.height, latents.width)
+        changed = {}
         for name in ("z_base", "z_detail", "z_style"):
-            if (shape := tuple(getattr(latents, name).shape[1:])) != expected[name]:
+            z = getattr(latents, name)
+            if (shape := tuple(z.shape[1:])) != expected[name]:
                 raise ValueError(f"{name} has the shape {shape} a picture, not {expected[name]}")
-        changed = {
-            name: getattr(latents, name).to(self.device, torch.float32).contiguous()
-            for name in ("z_base", "z_detail", "z_style")
-        }
+            changed[name] = z.to(self.device, torch.float32).contiguous()
         return latents.replace(**changed)
 
     def _named(self, loaded: LoadedWeights, path: Path) -> Self:

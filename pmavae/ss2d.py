@@ -117,17 +117,14 @@ def by_fused_scan(
     projected: (B, H, W, 4, R + 2N), Δ in its bottleneck, B and C of all directions. into: see
     `pmavae.scan.selective_cpu.selective_scan`.
     """
-    rank, rate = dt_proj.shape[-1], torch.exp(A_log)  # (4, C, N)
-    y = scan(u, _of_state(projected, rank, 0), dt_proj, dt_bias, rate[..., 0], D.sum(0), **into)
-    for state in range(1, A_log.shape[-1]):  # states of a channel share nothing but its step sizes
-        own = _of_state(projected, rank, state)
-        y += scan(u, own, dt_proj, dt_bias, rate[..., state], torch.zeros_like(D[0]))
+    rank, d_state, rate = dt_proj.shape[-1], A_log.shape[-1], torch.exp(A_log)  # (4, C, N)
+
+    def own(state: int) -> Tensor:  # (…, R + 2): step sizes, and B and C of one state
+        if d_state == 1:
+            return projected
+        return projected[..., [*range(rank), rank + state, rank + d_state + state]]
+
+    y = scan(u, own(0), dt_proj, dt_bias, rate[..., 0], D.sum(0), **into)
+    for state in range(1, d_state):  # states of a channel share nothing but its step sizes
+        y += scan(u, own(state), dt_proj, dt_bias, rate[..., state], torch.zeros_like(D[0]))
     return y
-
-
-def _of_state(projected: Tensor, rank: int, state: int) -> Tensor:
-    """Of (…, R + 2N), the R low-rank step sizes and B and C of one state, (…, R + 2)."""
-    d_state = (projected.shape[-1] - rank) // 2
-    if d_state == 1:
-        return projected
-    return projected[..., [*range(rank), rank + state, rank + d_state + state]]

@@ -143,16 +143,12 @@ def _open(path: Path, pipes: bool) -> BinaryIO:
     if pipes:
         return path.open("rb")
     # Without O_NONBLOCK, opening a named pipe waits for a writer before it can be refused.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags)
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise _Refused("is a pipe or a device and no file: save what it gives as a file, and name that")
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    flag = getattr(os, "O_NONBLOCK", 0)
+    raw = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | flag))
+    if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
+        raw.close()
+        raise _Refused("is a pipe or a device and no file: save what it gives as a file, and name that")
+    return io.BufferedReader(raw)
 
 
 def _sentence(name: str, reason: str) -> str:

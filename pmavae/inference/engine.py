@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -258,8 +258,8 @@ class Sums:
 
     def __init__(self) -> None:
         self.count = 0
-        self.total: Tensor | float = 0.0  # (C,)
-        self.squares: Tensor | float = 0.0
+        self.total: Any = 0.0  # (C,)
+        self.squares: Any = 0.0
 
     def add(self, x: Tensor) -> None:
         """(1, C, h, W)."""
@@ -271,7 +271,6 @@ class Sums:
 
     def statistics(self) -> Tensor:
         """(1, 2C), as `pmavae.latents.statistics` has it."""
-        assert isinstance(self.total, Tensor) and isinstance(self.squares, Tensor)
         mean = self.total / self.count
         variance = (self.squares / self.count - mean**2).clamp(min=0)
         return log_statistics(mean[None].float(), variance[None].float())

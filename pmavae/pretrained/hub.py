@@ -226,7 +226,9 @@ def _download(reference: HubReference, force: bool, tqdm_class: Any) -> tuple[Pa
                 f"{reference} has {metadata.size} bytes, more than weights can have: name another file of "
                 f"{reference.repo}"
             )
-        _check_room(metadata.size)
+        folder = next((f for f in (cache_folder(), *cache_folder().parents) if f.is_dir()), None)
+        if folder is not None and shutil.disk_usage(folder).free < metadata.size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     bar = {"tqdm_class": tqdm_class} if tqdm_class is not None else {}
     path = hf_hub_download(
         reference.repo,
@@ -237,12 +239,6 @@ def _download(reference: HubReference, force: bool, tqdm_class: Any) -> tuple[Pa
         **bar,
     )
     return Path(path), metadata.etag
-
-
-def _check_room(size: int) -> None:
-    folder = next((f for f in (cache_folder(), *cache_folder().parents) if f.is_dir()), None)
-    if folder is not None and shutil.disk_usage(folder).free < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _checked(path: Path, reference: HubReference, sha256: str | None) -> Fetched:
