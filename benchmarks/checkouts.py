@@ -34,7 +34,7 @@ torch.manual_seed(0)
 model = PMAVAE(PRESETS[preset]).eval()
 pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 times = []
-for _ in range(6):
+for _ in range(3):
     began = time.process_time()
     model.decode_pixels(model.encode(pixels))
     times.append(time.process_time() - began)
@@ -60,9 +60,8 @@ CASES = {
         Case(f"{preset} {width}×{height}, {threads} thread(s)", ["-c", CODEC, preset, *sizes], "printed")
         for preset, *sizes in (
             ("tiny", "512", "512", "1"),
-            ("tiny", "1920", "1080", "1"),
+            ("tiny", "1920", "1080", "2"),
             ("small", "512", "512", "1"),
-            ("small", "1920", "1080", "2"),
         )
         for width, height, threads in (sizes,)
     ],
@@ -71,7 +70,7 @@ CASES = {
         Case("decode 256×256", [*PROGRAM, "decode", "small.safetensors", "-o", "out.png", *QUIET]),
     ],
     "batch": [
-        Case(f"{task} 20 pictures", [*PROGRAM, task, "batch", "-o", f"made-{task}/", *QUIET])
+        Case(f"{task} 8 pictures", [*PROGRAM, task, "batch", "-o", f"made-{task}/", *QUIET])
         for task in ("encode", "denoise")
     ],
     "memory": [
@@ -106,7 +105,7 @@ def make_pictures(folder: Path) -> None:
     picture.save(folder / "large.png")
     picture.crop((0, 0, 256, 256)).save(folder / "small.png")
     (folder / "batch").mkdir()
-    for number in range(20):
+    for number in range(8):
         picture.crop((number, 0, number + 1152, 864)).save(folder / f"batch/{number}.jpg", quality=95)
     for name in ("large", "small"):
         line = ["encode", f"{name}.png", "-o", f"{name}.safetensors", "-q"]
